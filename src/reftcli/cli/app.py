@@ -1,0 +1,80 @@
+"""The command table, and the boundary where errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from reftcli.cli import commands_data, commands_inspect, commands_measure, commands_train
+from reftcli.errors import ExitCode, ReftError
+
+app = typer.Typer(
+    name="reft",
+    help=(
+        "Reinforced fine-tuning (ReFT): teach a model the shape of an answer (warmup), let it find its own reasoning "
+        "with PPO against a grader (rl), and measure it (eval, vote, rerank). Start with `reft demo`."
+    ),
+    epilog="Every command takes --dry-run, --json and --debug where they make sense; exit codes: 0 ok, 1 runtime "
+    "failure, 2 usage, 3 a gate failed, 4 bad data, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+app.command("warmup")(commands_train.warmup)
+app.command("rl")(commands_train.rl)
+app.command("eval")(commands_measure.evaluate)
+app.command("vote")(commands_measure.vote)
+app.command("rerank")(commands_train.rerank)
+app.command("grade")(commands_measure.grade)
+app.command("compare")(commands_measure.compare)
+app.command("report")(commands_inspect.report)
+app.command("runs")(commands_inspect.runs)
+app.command("env")(commands_inspect.env)
+app.command("demo")(commands_train.demo)
+app.add_typer(commands_data.recipes, name="recipes")
+app.add_typer(commands_data.data, name="data")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit code."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(list(arguments), standalone_mode=False)
+    except ReftError as error:
+        return _fail(error, str(error), error.exit_code, debug)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _fail(error, "interrupted", ExitCode.INTERRUPTED, debug)
+    except BrokenPipeError:
+        # The reader of a pipe went away (`reft ... | head`): that is its right.
+        sys.stderr.close()
+        return ExitCode.OK
+    except Exception as error:  # noqa: BLE001 - the boundary of the command line
+        return _unexpected(error, debug)
+    return ExitCode.OK
+
+
+def _unexpected(error: Exception, debug: bool) -> int:
+    """Usage errors of the parser show themselves; anything else is a bug, and says so in one line."""
+    show = getattr(error, "show", None)
+    if callable(show):
+        show()
+        return int(getattr(error, "exit_code", ExitCode.USAGE))
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    message = f"unexpected {type(error).__name__}: {first} (--debug shows where)"
+    return _fail(error, message, ExitCode.RUNTIME, debug)
+
+
+def _fail(error: BaseException, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    for line in message.splitlines():
+        print(f"reft: {line}", file=sys.stderr)
+    return int(code)

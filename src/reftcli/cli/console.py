@@ -1,0 +1,172 @@
+"""What people see: lines and bars on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichBars
+
+_PLAIN_INTERVAL_S = 15.0
+_SHOWN = ("loss", "reward_mean", "accuracy", "kl", "val_accuracy")
+
+
+def say(line: str) -> None:
+    """One line on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """The one JSON object of ``--json``."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def print_table(table: Any) -> None:
+    """A rich table on standard output."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)
+    console.print(table)
+
+
+def quiet_libraries() -> None:
+    """Their bars and warnings would tear ours; real errors still come through. Called before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+class TerminalProgress:
+    """Bars with rate and time left on a terminal; elsewhere a line every quarter of a minute."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console: Console = Console(stderr=True)
+        self._bars: RichBars | None = None
+        self._open = 0
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def task(self, title: str, total: int, unit: str) -> Any:
+        return self._bar(title, total, unit) if self._console.is_terminal else self._lines(title, total, unit)
+
+    @contextmanager
+    def _bar(self, title: str, total: int, unit: str) -> Iterator[_BarTask]:
+        if self._bars is None:
+            self._bars = _new_bars(self._console)
+        if self._open == 0:
+            self._bars.start()
+        self._open += 1
+        task_id = self._bars.add_task(title, total=total, unit=unit, shown="")
+        try:
+            yield _BarTask(self._bars, task_id)
+        finally:
+            self._bars.update(task_id, visible=False)
+            self._open -= 1
+            if self._open == 0:
+                self._bars.stop()
+                self._bars = None
+
+    @contextmanager
+    def _lines(self, title: str, total: int, unit: str) -> Iterator[_LineTask]:
+        yield _LineTask(self.say, title, total, unit)
+
+
+def _new_bars(console: Console) -> RichBars:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """Units per second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.2g}/s" if task.speed else "")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}s"),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+        console=console,
+        transient=True,
+    )
+
+
+def _shown(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {values[name]:.3g}" for name in _SHOWN if isinstance(values.get(name), (int, float)))
+
+
+class _BarTask:
+    def __init__(self, bars: RichBars, task_id: Any) -> None:
+        self._bars, self._task_id = bars, task_id
+
+    def advance(self, units: int = 1) -> None:
+        self._bars.advance(self._task_id, units)
+
+    def show(self, values: Mapping[str, float]) -> None:
+        self._bars.update(self._task_id, shown=_shown(values))
+
+
+class _LineTask:
+    """For logs: progress as lines, not too many."""
+
+    def __init__(self, say: Any, title: str, total: int, unit: str) -> None:
+        self._say, self._title, self._total, self._unit = say, title, total, unit
+        self._done = self._done_before = 0
+        self._started = self._last = time.monotonic()
+        self._values = ""
+
+    def advance(self, units: int = 1) -> None:
+        self._done += units
+        now = time.monotonic()
+        if now - self._last < _PLAIN_INTERVAL_S and not (self._done >= self._total and self._last > self._started):
+            return
+        self._last = now
+        rate = self._done / max(now - self._started, 1e-9)
+        left = (self._total - self._done) / rate if rate else 0.0
+        self._say(
+            f"{self._title}: {self._done}/{self._total} {self._unit}s, {rate:.2g}/s, {_duration(left)} left  {self._values}"
+        )
+
+    def show(self, values: Mapping[str, float]) -> None:
+        self._values = _shown(values) or self._values
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

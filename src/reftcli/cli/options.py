@@ -1,0 +1,73 @@
+"""Flags that several commands share. Their help is here once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Form(StrEnum):
+    """Forms of a chain of thought, as the parser offers them."""
+
+    NCOT = "ncot"
+    PCOT = "pcot"
+
+
+class Kind(StrEnum):
+    """Kinds of answers, as the parser offers them."""
+
+    NUMBER = "number"
+    CHOICE = "choice"
+    MATH = "math"
+    TEXT = "text"
+
+
+class SplitName(StrEnum):
+    """Splits that can be measured."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+From = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FROM]", help="A run, a checkpoint or a model; default: the latest that fits.", show_default=False
+    ),
+]
+Model = Annotated[str | None, typer.Option("--model", help="Alias, hub id or folder.", show_default=False)]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="Name or path of the problems [default: gsm8k].", show_default=False)
+]
+TrainFile = Annotated[str | None, typer.Option("--train", help="File of the training problems.", show_default=False)]
+ValidationFile = Annotated[
+    str | None, typer.Option("--validation", help="File of the validation problems.", show_default=False)
+]
+TestFile = Annotated[str | None, typer.Option("--test", help="File of the test problems.", show_default=False)]
+Cot = Annotated[
+    Form | None,
+    typer.Option("--cot", help="ncot: natural language; pcot: a program [default: pcot].", show_default=False),
+]
+Recipe = Annotated[
+    str | None, typer.Option("--recipe", "--config", help="Packaged recipe or YAML file.", show_default=False)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting, e.g. rl.kl_coef=0.05; repeatable.", show_default=False
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default=False)]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the new run.", show_default=False)]
+RunsDir = Annotated[
+    Path, typer.Option("--runs-dir", "--output-dir", envvar="REFT_RUNS_DIR", help="Folder that holds the runs.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run --name, or with the latest unfinished one.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve and check everything; load no weights.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many problems.", show_default=False)]
+
+DEFAULT_RUNS_DIR = Path("runs")

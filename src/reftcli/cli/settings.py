@@ -1,0 +1,273 @@
+"""From flags to what a stage needs: recipe, problems, and the model to start from. Says what was chosen."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from reftcli.errors import NothingToStartFrom, RuntimeFailure, UsageError
+from reftcli.models.source import ModelSource, reachable, resolve_model
+from reftcli.recipe.layers import check_recipe, merge, parse_assignments, read_yaml, resolve_recipe
+from reftcli.recipe.library import recipe_path
+from reftcli.recipe.schema import Recipe
+from reftcli.runs.folder import Run, Stage, all_runs, latest_finished, open_run
+
+if TYPE_CHECKING:
+    from reftcli.problems.load import ProblemSets
+
+StartStage = Literal["warmup", "rl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The flags that set settings, and those that say where to start and write."""
+
+    recipe: str | None = None
+    assignments: Sequence[str] = ()
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    runs_dir: Path = Path("runs")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        recipe: str | None,
+        assignments: Sequence[str] | None,
+        runs_dir: Path,
+        model: str | None = None,
+        dataset: str | None = None,
+        cot: str | None = None,
+        train: str | None = None,
+        validation: str | None = None,
+        test: str | None = None,
+        seed: int | None = None,
+    ) -> Flags:
+        """Flags that were not given leave the recipe alone."""
+        data = {"dataset": dataset, "cot": cot, "train": train, "validation": validation, "test": test}
+        values: dict[str, Any] = {"model": {"name": model}, "data": data}
+        given = {section: {k: v for k, v in fields.items() if v is not None} for section, fields in values.items()}
+        given = {section: fields for section, fields in given.items() if fields}
+        if seed is not None:
+            given["seed"] = seed  # type: ignore[assignment]
+        return cls(recipe, tuple(assignments or ()), given, runs_dir)
+
+    def resolve(self) -> Recipe:
+        """Built-in default < recipe < flags and ``--set``."""
+        return resolve_recipe(self.recipe, self.values, self.assignments)
+
+    def resolve_from(self, run: Run) -> Recipe:
+        """As `resolve`, with the settings of an earlier run in the place of the recipe where none is given."""
+        if self.recipe is not None:
+            return self.resolve()
+        layers = [read_yaml(run.recipe_file), self.values, parse_assignments(self.assignments)]
+        return check_recipe(merge(layers), str(run.recipe_file))
+
+    def check_files(self) -> None:
+        """Raises UsageError early for a recipe that does not exist."""
+        if self.recipe is not None:
+            recipe_path(self.recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the weights come from. ``source`` is None only in a dry run with nothing to start from."""
+
+    source: ModelSource | None
+    run: Run | None
+    recipe: Recipe
+    said: str
+
+
+def start_of_warmup(flags: Flags) -> Start:
+    """The base model of a warm-up.
+
+    Raises:
+        UsageError: no model is named, or the name means nothing.
+    """
+    recipe = flags.resolve()
+    if recipe.model.name is None:
+        raise UsageError("which model? for example: reft warmup --model codellama (or --model tiny --dataset toy)")
+    source = resolve_model(recipe.model.name, recipe.model.revision)
+    return Start(source, None, recipe, f"model {source.describe()}")
+
+
+def start_from(from_: str | None, flags: Flags, stage: StartStage, dry_run: bool) -> Start:
+    """What FROM means: a run, a checkpoint or a model; None takes the latest finished run of ``stage``.
+
+    Raises:
+        NothingToStartFrom: FROM is not given and there is no such run (in a dry run it is only said).
+        UsageError: FROM is none of the three.
+    """
+    if from_ is not None:
+        return _named_start(from_, flags)
+    wanted = flags.resolve()
+    fields = {"dataset": wanted.data.dataset, "form": wanted.data.cot} if stage == "warmup" else _given_data(flags)
+    run = latest_finished(flags.runs_dir, stage, **fields)
+    if run is None:
+        message = _nothing(stage, flags, fields)
+        if dry_run:
+            return Start(None, None, wanted, f"start: not checked: {message}")
+        raise NothingToStartFrom(message)
+    recipe = flags.resolve_from(run)
+    record = run.record()
+    said = f"from {stage} run {run.name} ({record['model']['name']}, {recipe.data.dataset}, {recipe.data.cot})"
+    return Start(_weights_of(run), run, recipe, said)
+
+
+def _given_data(flags: Flags) -> dict[str, Any]:
+    data = flags.values.get("data", {})
+    return {"form": data["cot"]} if "cot" in data else {}
+
+
+def _nothing(stage: StartStage, flags: Flags, fields: Mapping[str, Any]) -> str:
+    wanted = " ".join(str(value) for value in fields.values())
+    others = [run for run in all_runs(flags.runs_dir) if _is_finished(run, stage)]
+    first = "reft warmup --model codellama" if stage == "warmup" else "reft rl"
+    if stage == "warmup" and fields["dataset"] != "gsm8k":
+        first += f" --dataset {fields['dataset']}"
+    hint = f"; there is {others[-1].name}, which can be named" if others else ""
+    what = "warm-up" if stage == "warmup" else "RL run"
+    return f"no finished {what}{f' for {wanted}' if wanted else ''} in {flags.runs_dir}: first run `{first}`{hint}"
+
+
+def _is_finished(run: Run, stage: Stage) -> bool:
+    record = run.record()
+    return record.get("stage") == stage and record.get("status") == "finished"
+
+
+def _named_start(from_: str, flags: Flags) -> Start:
+    run = _run_named(from_, flags.runs_dir)
+    if run is not None:
+        source = _weights_of(run)
+        return Start(source, run, flags.resolve_from(run), f"from {run.record()['stage']} run {run.name}")
+    path = Path(from_)
+    if (path / "model" / "config.json").is_file():
+        path = path / "model"
+    parent = _run_above(path)
+    source = resolve_model(str(path) if path.is_dir() else from_)
+    recipe = flags.resolve_from(parent) if parent else flags.resolve()
+    return Start(source, parent, recipe, f"from model {source.describe()}")
+
+
+def _run_named(from_: str, runs_dir: Path) -> Run | None:
+    for folder in (Path(from_), runs_dir / from_):
+        if (folder / "run.json").is_file():
+            return open_run(folder)
+    return None
+
+
+def _run_above(path: Path) -> Run | None:
+    """The run that a checkpoint folder belongs to."""
+    for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
+        if (folder / "run.json").is_file():
+            return open_run(folder)
+    return None
+
+
+def _weights_of(run: Run) -> ModelSource:
+    """A warm-up's last weights (its stop is a setting), an RL run's best ones on validation."""
+    stage = run.record()["stage"]
+    folder = run.best if stage == "rl" else run.final
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{run.folder} has no weights in {folder.name}/ (stage {stage}, {run.record()['status']})")
+    return resolve_model(str(folder))
+
+
+def named_run(from_: str | None, runs_dir: Path, stages: Sequence[Stage] = ("rl",)) -> Run:
+    """A run for commands that load no model: the named one, or the latest finished one of these stages.
+
+    Raises:
+        UsageError, NothingToStartFrom: none.
+    """
+    if from_ is not None:
+        run = _run_named(from_, runs_dir)
+        if run is None:
+            raise UsageError(f"no run {from_!r}: neither a run's folder nor a name in {runs_dir}; see `reft runs`")
+        return run
+    for run in reversed(all_runs(runs_dir)):
+        if any(_is_finished(run, stage) for stage in stages):
+            return run
+    raise NothingToStartFrom(f"no finished {' or '.join(stages)} run in {runs_dir}: first run `reft rl`")
+
+
+def run_to_resume(runs_dir: Path, stage: Stage, name: str | None) -> Run:
+    """The run that `--resume` goes on with.
+
+    Raises:
+        UsageError: no such run, another stage, or nothing left to do.
+    """
+    if name is not None:
+        run = named_run(name, runs_dir)
+    else:
+        unfinished = [run for run in all_runs(runs_dir) if _can_resume(run, stage)]
+        if not unfinished:
+            raise NothingToStartFrom(f"no unfinished {stage} run in {runs_dir} to resume")
+        run = unfinished[-1]
+    record = run.record()
+    if record["stage"] != stage:
+        raise UsageError(f"{run.folder} is a {record['stage']} run, not {stage}")
+    return run
+
+
+def _can_resume(run: Run, stage: Stage) -> bool:
+    record = run.record()
+    return record.get("stage") == stage and record.get("status") != "finished"
+
+
+def source_of_run(run: Run) -> ModelSource:
+    """The model that a run started from, as its record says."""
+    model = run.record()["model"]
+    if model["source"] == "folder":
+        return resolve_model(model["target"])
+    return resolve_model(model["name"], model.get("revision"))
+
+
+def problem_sets(recipe: Recipe) -> ProblemSets:
+    """The problems that the settings name."""
+    from reftcli.evaluation.data import data_request
+    from reftcli.problems.load import load_problem_sets
+
+    return load_problem_sets(data_request(recipe.data))
+
+
+def check_start(source: ModelSource) -> None:
+    """Fails early, before problems are loaded, where the model cannot be had.
+
+    Raises:
+        ModelUnavailable: it cannot.
+    """
+    if source.kind == "hub":
+        from reftcli.models.load import load_tokenizer
+
+        load_tokenizer(source)
+    else:
+        reachable(source)
+
+
+def dry_run_lines(start: Start) -> list[str]:
+    """What a dry run found, one line each; what could not be reached is called "not checked"."""
+    lines = [start.said]
+    if start.source is not None:
+        unchecked = reachable(start.source)
+        lines.append(f"not checked: {unchecked}" if unchecked else "weights: found")
+    try:
+        sets = problem_sets(start.recipe)
+    except RuntimeFailure as error:
+        lines.append(f"not checked: {error}")
+    else:
+        rows = ", ".join(f"{split} {count}" for split, count in sets.provenance["rows"].items())
+        lines.append(f"problems of {start.recipe.data.dataset} ({start.recipe.data.cot}): {rows}")
+        lines += [f"warning: {warning}" for warning in sets.provenance["warnings"]]
+    return lines
+
+
+def git_commit() -> str | None:
+    """The commit of the project a run was started in, if there is one."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""Measures models: completions, grades, and results with intervals."""

@@ -1,0 +1,93 @@
+"""Problem -> prompt -> completion -> grade -> sample record: how every accuracy is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from reftcli.evaluation.results import SampleRecord
+from reftcli.grading.interface import Grade, Grader, Verdict
+from reftcli.problems.prompts import Prompt, PromptBuilder
+from reftcli.problems.record import Problem, Split
+from reftcli.rewards.shaping import RewardTable
+from reftcli.runs.progress import Task
+from reftcli.sampling.interface import Completion, Decode, Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Answers problems with a sampler and grades the answers. ``context`` is the model's limit in tokens."""
+
+    builder: PromptBuilder
+    sampler: Sampler
+    grader: Grader
+    rewards: RewardTable
+    context: int
+
+    def answer(
+        self, problems: Sequence[Problem], split: Split, n: int, decode: Decode, task: Task | None = None
+    ) -> list[SampleRecord]:
+        """``n`` graded completions of each problem, in order.
+
+        A problem whose prompt leaves no room in the model's context gets records without a completion and the
+        verdict no_answer: evaluation drops nothing.
+        """
+        prompts = [self.builder.prompt(problem) for problem in problems]
+        short = [prompt for prompt in prompts if len(prompt.token_ids) < self.context]
+        long = [prompt for prompt in prompts if len(prompt.token_ids) >= self.context]
+        completions = self.sampler.sample(short, n, decode, on_done=task.advance if task else None) if short else []
+        texts = [self.builder.completion_text(c.prompt, c.token_ids) for c in completions]
+        grades = self.grader.grade([c.prompt.problem for c in completions], texts)
+        records = [
+            self._record(completion, text, grade, split, decode)
+            for completion, text, grade in zip(completions, texts, grades, strict=True)
+        ]
+        records += [self._unanswered(prompt, i, split, decode) for prompt in long for i in range(n)]
+        order = {problem.item_id: place for place, problem in enumerate(problems)}
+        return sorted(records, key=lambda record: (order[record.item_id], record.sample_index))
+
+    def in_chunks(
+        self,
+        problems: Sequence[Problem],
+        split: Split,
+        n: int,
+        decode: Decode,
+        task: Task,
+        completions_per_chunk: int,
+    ) -> Iterator[list[SampleRecord]]:
+        """The same, some problems at a time, so that what is done can be saved."""
+        size = max(1, completions_per_chunk // n)
+        for start in range(0, len(problems), size):
+            yield self.answer(problems[start : start + size], split, n, decode, task)
+
+    def _record(self, completion: Completion, text: str, grade: Grade, split: Split, decode: Decode) -> SampleRecord:
+        return SampleRecord(
+            item_id=completion.prompt.problem.item_id,
+            split=split,
+            sample_index=completion.sample_index,
+            decoding=decode.decoding,
+            prompt=completion.prompt.text,
+            completion=text,
+            predicted_answer=grade.predicted_answer,
+            gold_answer=completion.prompt.problem.gold_answer,
+            verdict=grade.verdict,
+            score=grade.score,
+            reward=self.rewards.of(grade),
+            why=grade.why if completion.ended else f"{grade.why} (cut off by the length limit)".strip(),
+            logprob=completion.logprob,
+        )
+
+    def _unanswered(self, prompt: Prompt, index: int, split: Split, decode: Decode) -> SampleRecord:
+        why = f"the prompt of {len(prompt.token_ids)} tokens does not fit the model's context of {self.context}"
+        grade = Grade.of(Verdict.NO_ANSWER, why=why)
+        return self._record(Completion(prompt, index, (), (), ended=True), "", grade, split, decode)
+
+
+def accuracy(records: Sequence[SampleRecord]) -> float:
+    """Share of records with verdict correct, 0 to 1."""
+    return sum(record.verdict is Verdict.CORRECT for record in records) / max(len(records), 1)
+
+
+def share_of(verdict: Verdict, records: Sequence[SampleRecord]) -> float:
+    """Share of records with a verdict, 0 to 1."""
+    return sum(record.verdict is verdict for record in records) / max(len(records), 1)

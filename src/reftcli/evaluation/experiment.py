@@ -1,0 +1,88 @@
+"""What every stage works with, put together once: settings, problems, model, prompts, sampler, grader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from reftcli.evaluation.answering import Answerer
+from reftcli.evaluation.results import SampleRecord
+from reftcli.grading.build import build_grader
+from reftcli.grading.interface import Grader
+from reftcli.grading.policy import AnswerPolicy
+from reftcli.models.load import LoadedModel, load_model
+from reftcli.models.precision import autocast_for
+from reftcli.models.source import ModelSource
+from reftcli.problems.load import ProblemSets
+from reftcli.problems.prompts import PromptBuilder
+from reftcli.problems.record import Problem
+from reftcli.recipe.schema import Recipe
+from reftcli.runs.progress import Progress, Task
+from reftcli.sampling.interface import Decode
+from reftcli.sampling.torch_sampler import TorchSampler
+
+_NO_LIMIT = 1_000_000
+"""Context of a model whose configuration states none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """The collaborators of a stage. ``answerer`` samples from ``loaded.model`` as it is at that moment."""
+
+    recipe: Recipe
+    sets: ProblemSets
+    loaded: LoadedModel
+    builder: PromptBuilder
+    sampler: TorchSampler
+    grader: Grader
+    answerer: Answerer
+    progress: Progress
+
+    def greedy(self, problems: Sequence[Problem], max_new_tokens: int, task: Task | None = None) -> list[SampleRecord]:
+        """Greedy answers to validation problems, in order."""
+        return self.answerer.answer(problems, "validation", 1, Decode("greedy", max_new_tokens), task)
+
+
+@contextmanager
+def open_experiment(recipe: Recipe, sets: ProblemSets, source: ModelSource, progress: Progress) -> Iterator[Experiment]:
+    """Loads the model and starts the grader; ends the grader's processes when the block ends."""
+    loaded = load_model(source)
+    builder = PromptBuilder(loaded.tokenizer, recipe.data.cot, recipe.prompt.template, loaded.eos_token_id)
+    context = int(getattr(loaded.model.config, "max_position_embeddings", None) or _NO_LIMIT)
+    sampler = TorchSampler(
+        loaded.model,
+        eos_token_id=loaded.eos_token_id,
+        pad_token_id=loaded.pad_token_id,
+        batch_size=recipe.sampling.batch_size,
+        context=context,
+        autocast=autocast_for(recipe.model.precision, loaded.model.device),
+    )
+    grader = grader_of(recipe, sets)
+    try:
+        answerer = Answerer(builder, sampler, grader, recipe.rl.reward_table, context)
+        yield Experiment(recipe, sets, loaded, builder, sampler, grader, answerer, progress)
+    finally:
+        grader.close()
+
+
+def grader_of(recipe: Recipe, sets: ProblemSets) -> Grader:
+    """The grader that fits the form and the kind of answers."""
+    some = next(iter(sets.train or sets.test or sets.validation))
+    return build_grader(
+        recipe.data.cot,
+        recipe.data.answer or some.answer_kind,
+        policy=AnswerPolicy(tolerance=recipe.grading.tolerance),
+        timeout_s=recipe.grading.timeout_s,
+        workers=recipe.grading.workers,
+    )
+
+
+def chosen(problems: Sequence[Problem], limit: int | None, seed: int) -> list[Problem]:
+    """A seeded choice of at most ``limit`` problems, in their order."""
+    if limit is None or limit >= len(problems):
+        return list(problems)
+    keep = np.random.default_rng(seed).permutation(len(problems))[:limit]
+    return [problems[i] for i in sorted(keep.tolist())]

@@ -1,0 +1,1 @@
+"""Judges completions: a grader turns (problem, completion) into a grade."""

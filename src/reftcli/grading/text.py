@@ -1,0 +1,24 @@
+"""Equality of texts that differ only in how they are written down."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from reftcli.grading.dress import plain_text
+
+_HEDGE = re.compile(
+    r"\b(?:or|nor|not|no|neither|either|maybe|perhaps|possibly|instead|wrong|incorrect)\b|n['’]t\b|\?", re.IGNORECASE
+)
+_EDGES = " \t\r\n.,;:!?\"'“”‘’`*_"
+
+
+def normalised_text(text: str) -> str:
+    """Without dress, case, outer punctuation and runs of blanks. Words are never dropped or reordered."""
+    plain = unicodedata.normalize("NFKC", plain_text(text)).casefold()
+    return " ".join(plain.split()).strip(_EDGES)
+
+
+def hedges(text: str) -> bool:
+    """Whether ``text`` offers alternatives, denies or asks, where one plain answer was wanted."""
+    return _HEDGE.search(text) is not None

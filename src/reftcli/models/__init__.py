@@ -1,0 +1,1 @@
+"""Base models: names, files, tokenizers, and the embedded tiny one."""

@@ -1,0 +1,178 @@
+"""Loads models and tokenizers, and says exactly what was loaded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from reftcli.errors import ModelUnavailable, UsageError
+from reftcli.models.smollm2_q4 import expanded_folder
+from reftcli.models.source import ModelSource
+from reftcli.models.tiny import tiny_model, tiny_tokenizer
+from reftcli.runs.files import sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A causal model with its tokenizer. ``pad_token_id`` and ``eos_token_id`` are always set, and may be equal."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pad_token_id: int
+    eos_token_id: int
+
+
+def load_model(source: ModelSource) -> LoadedModel:
+    """The model in fp32 on the CPU, with its tokenizer.
+
+    Raises:
+        ModelUnavailable: the files cannot be reached or read.
+        UsageError: neither tokenizer, configuration nor alias table names pad and EOS.
+    """
+    tokenizer = load_tokenizer(source)
+    if source.kind == "embedded":
+        model = tiny_model(len(tokenizer))
+    else:
+        with _load_errors(source):
+            model = AutoModelForCausalLM.from_pretrained(
+                _folder_or_id(source), revision=source.revision, dtype=torch.float32
+            )
+    eos, pad = special_token_ids(source, tokenizer, model.config)
+    model.config.pad_token_id, model.config.eos_token_id = pad, eos
+    if model.generation_config is not None:
+        model.generation_config.pad_token_id, model.generation_config.eos_token_id = pad, eos
+    return LoadedModel(model, tokenizer, pad, eos)
+
+
+def load_classifier(source: ModelSource, pad_token_id: int) -> PreTrainedModel:
+    """A two-class sequence classifier on the backbone of a causal model, with a new head.
+
+    Raises:
+        ModelUnavailable: the files cannot be read, or the architecture has no classifier.
+    """
+    if source.kind == "embedded":
+        raise UsageError("a reward model starts from a trained model, not from the embedded one")
+    with _load_errors(source):
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            _folder_or_id(source), revision=source.revision, dtype=torch.float32, num_labels=2
+        )
+    model.config.pad_token_id = pad_token_id
+    return model
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """The tokenizer; pads on the left, as decoding needs.
+
+    Raises:
+        ModelUnavailable: the files cannot be reached or read.
+    """
+    if source.kind == "embedded":
+        return tiny_tokenizer()
+    with _load_errors(source):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            _folder_or_id(source), revision=source.revision, padding_side="left"
+        )
+    return tokenizer
+
+
+def special_token_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase, config: Any) -> tuple[int, int]:
+    """(EOS, pad): from the tokenizer, else the configuration, else the alias table; a missing pad is the EOS.
+
+    Raises:
+        UsageError: no EOS anywhere.
+    """
+    fallback = source.special_tokens
+    eos = _first_id(
+        tokenizer.eos_token_id,
+        getattr(config, "eos_token_id", None),
+        tokenizer.convert_tokens_to_ids(fallback.eos) if fallback else None,
+    )
+    if eos is None:
+        raise UsageError(f"model {source.name}: neither its tokenizer nor its configuration names an EOS token")
+    pad = _first_id(
+        tokenizer.pad_token_id,
+        getattr(config, "pad_token_id", None),
+        tokenizer.convert_tokens_to_ids(fallback.pad) if fallback else None,
+        eos,
+    )
+    assert pad is not None
+    if tokenizer.eos_token_id is None:
+        tokenizer.eos_token_id = eos
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = pad
+    return eos, pad
+
+
+def _first_id(*candidates: Any) -> int | None:
+    for candidate in candidates:
+        if isinstance(candidate, list) and candidate:
+            candidate = candidate[0]
+        if isinstance(candidate, int) and candidate >= 0:
+            return candidate
+    return None
+
+
+def _folder_or_id(source: ModelSource) -> str:
+    return str(expanded_folder()) if source.kind == "package" else source.target
+
+
+@contextmanager
+def _load_errors(source: ModelSource) -> Iterator[None]:
+    """What transformers and the hub raise, as one line with what to do."""
+    try:
+        yield
+    except ModelUnavailable:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if source.kind == "hub":
+            raise ModelUnavailable(
+                f"cannot get {source.target} from the hub ({_short(reason)}); check the network, HF_TOKEN and "
+                "HF_HUB_OFFLINE, or give a folder with --model PATH (--model smollm2-q4 and tiny need no hub)"
+            ) from error
+        raise ModelUnavailable(f"cannot load the model in {source.target}: {_short(reason)}") from error
+
+
+def _short(reason: str, limit: int = 160) -> str:
+    return reason if len(reason) <= limit else reason[: limit - 3] + "..."
+
+
+def weights_sha256(source: ModelSource, model: PreTrainedModel) -> str:
+    """Hash of the weights: of the files where there are any, else of the tensors."""
+    if source.kind in ("folder", "package"):
+        files = sorted(Path(_folder_or_id(source)).glob("*.safetensors"))
+        if files:
+            return sha256_of(*files)
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """The reference model: a copy that never trains."""
+    reference = copy.deepcopy(model)
+    reference.requires_grad_(False)
+    return reference.eval()
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes a folder that ``from_pretrained`` loads."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,1 @@
+"""Questions whose answers can be checked: records, file formats, splits, prompts."""

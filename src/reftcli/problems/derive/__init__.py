@@ -1,0 +1,1 @@
+"""Programs derived from what data sets already hold: calculator annotations, formulas, equations."""

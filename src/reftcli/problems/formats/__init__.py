@@ -1,0 +1,1 @@
+"""File formats: how each kind of row becomes a problem."""

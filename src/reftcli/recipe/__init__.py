@@ -1,0 +1,1 @@
+"""Settings: one schema, YAML files, layering, and errors a person can act on."""

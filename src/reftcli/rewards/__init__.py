@@ -1,0 +1,1 @@
+"""Turns grades into the numbers that PPO sees."""

@@ -1,0 +1,61 @@
+"""What a sampler is given and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from reftcli.problems.prompts import Prompt
+
+Decoding = Literal["greedy", "sampled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """How completions are drawn.
+
+    ``stream`` separates draws that must differ (RL uses the update's number): the random numbers of a completion
+    depend only on (seed, stream, item_id, sample index), never on batching or order.
+    """
+
+    decoding: Decoding
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stream: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Generated tokens, EOS included where the model ended by itself (``ended``).
+
+    ``logprobs``: log pi(token | before) for each token, at the sampling temperature, before top-k and top-p.
+    """
+
+    prompt: Prompt
+    sample_index: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+
+    @property
+    def logprob(self) -> float:
+        """Log-probability of the whole completion, in nats."""
+        return sum(self.logprobs)
+
+
+class Sampler(Protocol):
+    """Anything that can complete prompts."""
+
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, decode: Decode, on_done: Callable[[int], None] | None = None
+    ) -> list[Completion]:
+        """``n`` completions of each prompt: all of the first prompt, then of the second, and so on.
+
+        Args:
+            on_done: called with the number of completions that just ended, for a progress bar.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The stages that change weights: warm-up (SFT), RL (PPO) and the reward model."""

@@ -1,0 +1,1 @@
+"""The RL stage: rollout, grade, reward, values, advantages, clipped losses, step."""

@@ -1,0 +1,301 @@
+"""ReFT's PPO on TRL's PPOTrainer: graders that see the whole row, validation, best checkpoint, resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reftcli.errors import DataError, Interrupted, TrainingStopped
+from reftcli.evaluation.answering import accuracy, share_of
+from reftcli.evaluation.results import SampleRecord
+from reftcli.grading.interface import Grader, Verdict
+from reftcli.models.load import LoadedModel, save_model
+from reftcli.models.precision import autocast_for
+from reftcli.problems.prompts import Prompt, PromptBuilder
+from reftcli.recipe.schema import ModelSettings, RlSettings
+from reftcli.rewards.shaping import shape_reward, ungradable_share
+from reftcli.runs.files import JsonlWriter, folder_written_aside, read_jsonl, write_text
+from reftcli.runs.folder import Run
+from reftcli.runs.interrupts import StopRequest, stop_on_signal
+from reftcli.runs.progress import Progress
+from reftcli.sampling.interface import Decode, Sampler
+from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
+from reftcli.training.ppo.policy import check_backbone_and_head, new_value_head
+from reftcli.training.ppo.rollout import Rollout, RolloutBatch
+from reftcli.training.ppo.schedule import ProblemOrder
+from reftcli.training.ppo.update import Networks, rollout_batch, update_policy
+from reftcli.training.trl_seam import NoRewardModel, PPOConfig, PPOTrainer, shared_backbone
+
+_ROLLOUTS_SAVED_PER_UPDATE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What the trainer asks for completions, grades and validation."""
+
+    builder: PromptBuilder
+    sampler: Sampler
+    grader: Grader
+    validate: Callable[[int], list[SampleRecord]]
+    """Greedy answers to the validation problems after so many updates."""
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class RlOutcome:
+    """How an RL stage ended."""
+
+    updates: int
+    best_accuracy: float
+    best_update: int
+    final_accuracy: float
+
+
+class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
+    """`PPOTrainer` with its ``train`` replaced; construction (module, optimizer, accelerate) stays TRL's.
+
+    Args:
+        loaded: the policy, on any device.
+        reference: the frozen warm-up model.
+        prompts: training prompts, all within the limit.
+        updates: number of rollout batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        loaded: LoadedModel,
+        reference: torch.nn.Module,
+        prompts: Sequence[Prompt],
+        updates: int,
+        settings: RlSettings,
+        model_settings: ModelSettings,
+        seed: int,
+        collaborators: Collaborators,
+    ) -> None:
+        check_backbone_and_head(loaded.model)
+        self._run, self._prompts, self._updates, self._settings, self._seed = run, prompts, updates, settings, seed
+        self._collaborators = collaborators
+        if len(prompts) < settings.batch_size:
+            raise DataError(
+                f"{len(prompts)} training problems do not fill rl.batch_size {settings.batch_size}; lower it"
+            )
+        self._order = ProblemOrder(len(prompts), settings.batch_size, seed)
+        with shared_backbone():
+            super().__init__(
+                args=_ppo_config(run.folder, settings, model_settings, updates, seed, loaded.eos_token_id),
+                processing_class=loaded.tokenizer,
+                model=loaded.model,
+                ref_model=reference,
+                reward_model=NoRewardModel(),
+                value_model=new_value_head(loaded.model, seed),
+                train_dataset=list(range(len(prompts))),
+                eval_dataset=[0],
+                data_collator=list,
+            )
+        self._networks = Networks(
+            policy=self.model,
+            reference=self.ref_model,
+            accelerator=self.accelerator,
+            autocast=autocast_for(model_settings.precision, self.accelerator.device),
+            pad_token_id=loaded.pad_token_id,
+            micro_batch_size=settings.micro_batch_size or settings.mini_batch_size or settings.batch_size,
+        )
+        wrapper = self.accelerator.unwrap_model(self.model)
+        self._trained = Trained(wrapper.policy, loaded.tokenizer, wrapper.value_head, self.optimizer, self.lr_scheduler)
+        # Dropout stays off: the probability ratio of an unchanged policy must be 1 (OPT drops out functionally).
+        self.model.eval()
+
+    def train(self, resume_from: Path | None = None) -> RlOutcome:
+        """Runs the remaining updates.
+
+        Raises:
+            Interrupted: somebody asked to stop; a checkpoint was written.
+            TrainingStopped: going on would be wrong (too many ungradable rollouts, a loss that is not a number).
+        """
+        state = RlState() if resume_from is None else restore_checkpoint(resume_from, self._trained)
+        _drop_rows_after(self._run.metrics_file, state.update)
+        _drop_rows_after(self._run.samples / "rollouts.jsonl", state.update)
+        progress = self._collaborators.progress
+        with (
+            self._run.metrics() as metrics,
+            JsonlWriter(self._run.samples / "rollouts.jsonl") as samples,
+            stop_on_signal(progress.say) as stop,
+            progress.task("rl", self._updates, "update") as task,
+        ):
+            task.advance(state.update)
+            last_accuracy = self._validate(state, metrics) if state.update == 0 else state.best_accuracy
+            while state.update < self._updates:
+                row, batch = self._one_update(state.update)
+                state.update += 1
+                metrics.write({"step": state.update, "time": time.time(), **row})
+                self._save_rollouts(samples, batch, state.update)
+                task.advance()
+                task.show(row)
+                if state.update % self._settings.validate_every == 0 or state.update == self._updates:
+                    last_accuracy = self._validate(state, metrics)
+                    task.show({"val_accuracy": last_accuracy})
+                self._checkpoint_if_due(state, stop)
+        with folder_written_aside(self._run.final) as aside:
+            save_model(aside, self._trained.policy, self._trained.tokenizer)
+        return RlOutcome(state.update, state.best_accuracy, state.best_update, last_accuracy)
+
+    def _one_update(self, update: int) -> tuple[dict[str, Any], RolloutBatch]:
+        started = time.perf_counter()
+        rollouts = self._rollouts(update)
+        sampled = time.perf_counter()
+        batch = rollout_batch(self._networks, rollouts, self._settings)
+        statistics = update_policy(
+            self._networks, self.optimizer, batch, self._settings, np.random.default_rng([self._seed, update, 1])
+        )
+        lr = self.lr_scheduler.get_last_lr()[0]
+        self.lr_scheduler.step()
+        ended = time.perf_counter()
+        row = {
+            **_rollout_metrics(batch),
+            **statistics.means(),
+            "lr": lr,
+            "seconds": ended - started,
+            "seconds_rollout": sampled - started,
+            "seconds_update": ended - sampled,
+        }
+        _stop_if_wrong(row, self._settings)
+        return row, batch
+
+    def _rollouts(self, update: int) -> list[Rollout]:
+        """Samples one completion for each problem of the batch (this rank's share), grades and rewards it."""
+        share = self._order.batch(update)[self.accelerator.process_index :: self.accelerator.num_processes]
+        prompts = [self._prompts[i] for i in share]
+        limit = self._settings.max_total_tokens - max(len(prompt.token_ids) for prompt in prompts)
+        decode = Decode("sampled", limit, self._settings.temperature, seed=self._seed, stream=update + 1)
+        completions = self._collaborators.sampler.sample(prompts, 1, decode)
+        texts = [self._collaborators.builder.completion_text(c.prompt, c.token_ids) for c in completions]
+        grades = self._collaborators.grader.grade([c.prompt.problem for c in completions], texts)
+        table, zero = self._settings.reward_table, self._settings.truncated == "zero"
+        return [
+            Rollout(c, text, grade, shape_reward(grade, table, truncated=not c.ended, zero_truncated=zero))
+            for c, text, grade in zip(completions, texts, grades, strict=True)
+        ]
+
+    def _validate(self, state: RlState, metrics: JsonlWriter) -> float:
+        """Greedy accuracy on validation; the best model so far is kept in ``best/``."""
+        records = self._collaborators.validate(state.update)
+        found = accuracy(records)
+        row = {"val_accuracy": found, "val_no_answer": share_of(Verdict.NO_ANSWER, records), "val_n": len(records)}
+        metrics.write({"step": state.update, "time": time.time(), **row})
+        if found > state.best_accuracy:
+            state.best_accuracy, state.best_update = found, state.update
+            with folder_written_aside(self._run.best) as aside:
+                save_model(aside, self._trained.policy, self._trained.tokenizer)
+        return found
+
+    def _checkpoint_if_due(self, state: RlState, stop: StopRequest) -> None:
+        due = state.update % self._settings.checkpoint_every == 0
+        if due or stop:
+            save_checkpoint(self._run, self._trained, state, self._settings.keep)
+        if stop and state.update < self._updates:
+            raise Interrupted(f"stopped after update {state.update} of {self._updates}; go on with --resume")
+
+    def _save_rollouts(self, samples: JsonlWriter, batch: RolloutBatch, step: int) -> None:
+        for rollout in batch.rollouts[:_ROLLOUTS_SAVED_PER_UPDATE]:
+            completion, grade = rollout.completion, rollout.grade
+            record = SampleRecord(
+                item_id=completion.prompt.problem.item_id,
+                split="train",
+                sample_index=0,
+                decoding="sampled",
+                prompt=completion.prompt.text,
+                completion=rollout.text,
+                predicted_answer=grade.predicted_answer,
+                gold_answer=completion.prompt.problem.gold_answer,
+                verdict=grade.verdict,
+                score=grade.score,
+                reward=rollout.reward.terminal if rollout.reward.weight else None,
+                why=grade.why,
+                logprob=completion.logprob,
+                step=step,
+            )
+            samples.write(record.to_json())
+
+
+def _ppo_config(
+    folder: Path, settings: RlSettings, model_settings: ModelSettings, updates: int, seed: int, eos_token_id: int
+) -> PPOConfig:
+    """Our settings in TRL's words. What differs from its defaults differs because the paper does."""
+    return PPOConfig(
+        output_dir=str(folder / "checkpoints"),
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=1,
+        num_mini_batches=settings.batch_size // (settings.mini_batch_size or settings.batch_size),
+        num_ppo_epochs=settings.ppo_epochs,
+        total_episodes=updates * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_schedule,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        kl_coef=settings.kl_coef,
+        kl_estimator=settings.kl_estimator,
+        cliprange=settings.clip_range,
+        cliprange_value=settings.value_clip_range,
+        vf_coef=settings.vf_coef,
+        gamma=settings.gamma,
+        lam=settings.lam,
+        temperature=settings.temperature,
+        stop_token_id=eos_token_id,
+        num_sample_generations=0,
+        gradient_checkpointing=model_settings.gradient_checkpointing,
+        bf16=False,  # autocast is ours: see reftcli.models.precision
+        use_cpu=not torch.cuda.is_available(),
+        report_to="none",
+        save_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=True,
+        seed=seed,
+    )
+
+
+def _rollout_metrics(batch: RolloutBatch) -> dict[str, float]:
+    """Means over the rollouts that count; ``kl`` and ``entropy`` in nats: per completion, and per token."""
+    counted = [rollout for rollout in batch.rollouts if rollout.reward.weight]
+    n, everything = max(len(counted), 1), len(batch.rollouts)
+    token_weight = batch.mask * batch.row_weight[:, None]
+    tokens = token_weight.sum().clamp(min=1)
+    return {
+        "reward_mean": sum(rollout.reward.terminal for rollout in counted) / n,
+        "accuracy": sum(rollout.grade.verdict is Verdict.CORRECT for rollout in counted) / n,
+        "no_answer": sum(rollout.grade.verdict is Verdict.NO_ANSWER for rollout in counted) / n,
+        "kl": float((batch.kl * token_weight).sum() / batch.row_weight.sum().clamp(min=1)),
+        "entropy": float((batch.entropy * token_weight).sum() / tokens),
+        "completion_length": float(batch.mask.sum() / everything),
+        "eos_rate": sum(rollout.completion.ended for rollout in batch.rollouts) / everything,
+        "truncated_rate": sum(not rollout.completion.ended for rollout in batch.rollouts) / everything,
+        "ungradable": ungradable_share([rollout.grade for rollout in batch.rollouts]),
+    }
+
+
+def _stop_if_wrong(row: Mapping[str, float], settings: RlSettings) -> None:
+    if row["ungradable"] > settings.max_ungradable:
+        raise TrainingStopped(
+            f"{row['ungradable']:.0%} of the rollouts could not be graded (limit rl.max_ungradable "
+            f"{settings.max_ungradable:.0%}): see `why` in samples/rollouts.jsonl, and `reft data check`"
+        )
+    wrong = [name for name in ("policy_loss", "value_loss", "grad_norm") if not np.isfinite(row[name])]
+    if wrong:
+        raise TrainingStopped(f"{', '.join(wrong)} is not a number; lower rl.learning_rate or use model.precision fp32")
+
+
+def _drop_rows_after(file: Path, step: int) -> None:
+    """Forgets what was written after the checkpoint that a resumed run goes on from."""
+    rows = read_jsonl(file)
+    kept = [row for row in rows if int(row.get("step") or 0) <= step]
+    if len(kept) < len(rows):
+        import json
+
+        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))

@@ -1,0 +1,155 @@
+"""From a rollout batch to new weights: values, KL, rewards, advantages, then clipped losses in mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from reftcli.models.precision import Autocast
+from reftcli.recipe.schema import RlSettings
+from reftcli.training.ppo import maths
+from reftcli.training.ppo.policy import reference_logprobs
+from reftcli.training.ppo.rollout import (
+    Rollout,
+    RolloutBatch,
+    by_row,
+    completion_mask,
+    process_rewards,
+    rows_of,
+    scoring_input,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The networks of an update and how they run. ``policy`` may be wrapped by accelerate."""
+
+    policy: Any
+    reference: PreTrainedModel
+    accelerator: Accelerator
+    autocast: Autocast
+    pad_token_id: int
+    micro_batch_size: int
+
+
+@dataclass(slots=True)
+class UpdateStatistics:
+    """Means over the mini-batches of an update, weighted by what each counts."""
+
+    policy_loss: list[float] = field(default_factory=list)
+    value_loss: list[float] = field(default_factory=list)
+    clip_fraction: list[float] = field(default_factory=list)
+    grad_norm: list[float] = field(default_factory=list)
+
+    def means(self) -> dict[str, float]:
+        return {name: float(np.mean(getattr(self, name))) for name in self.__slots__}
+
+
+def rollout_batch(networks: Networks, rollouts: Sequence[Rollout], settings: RlSettings) -> RolloutBatch:
+    """Scores rollouts under policy and reference and computes rewards, advantages and returns."""
+    device = networks.accelerator.device
+    mask = completion_mask(rollouts, device)
+    logprobs, values, entropy, ref_logprobs = _score(networks, rollouts, settings.temperature)
+    logprobs, ref_logprobs = by_row(logprobs, mask), by_row(ref_logprobs, mask)
+    values, entropy = by_row(values, mask), by_row(entropy, mask)
+    row_weight = torch.tensor([rollout.reward.weight for rollout in rollouts], device=device)
+    terminal = torch.tensor([rollout.reward.terminal for rollout in rollouts], device=device)
+
+    kl = maths.kl_per_token(logprobs, ref_logprobs, mask, settings.kl_estimator)
+    rewards = maths.token_rewards(terminal, process_rewards(rollouts, mask), kl, mask, settings.kl_coef)
+    advantages, returns = maths.gae(rewards, values, mask, settings.gamma, settings.lam)
+    if settings.whitening:
+        counted = mask * row_weight[:, None]
+        global_moments = networks.accelerator.reduce(maths.moments(advantages, counted), "sum")
+        advantages = maths.whiten(advantages, mask, global_moments)
+    return RolloutBatch(rollouts, mask, logprobs, ref_logprobs, values, entropy, kl, advantages, returns, row_weight)
+
+
+@torch.no_grad()
+def _score(
+    networks: Networks, rollouts: Sequence[Rollout], temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-probabilities, values, entropies and reference log-probabilities of all completion tokens, each [_N]."""
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(rollouts), networks.micro_batch_size):
+        micro = rollouts[start : start + networks.micro_batch_size]
+        batch = scoring_input(micro, networks.pad_token_id, networks.accelerator.device)
+        logprobs, values, entropy = networks.policy(batch, temperature, networks.autocast, with_entropy=True)
+        reference = reference_logprobs(networks.reference, batch, temperature, networks.autocast)
+        parts.append((logprobs, values, entropy, reference))
+    logprobs, values, entropy, reference = (torch.cat(column) for column in zip(*parts, strict=True))
+    return logprobs, values, entropy, reference
+
+
+def update_policy(
+    networks: Networks, optimizer: Optimizer, batch: RolloutBatch, settings: RlSettings, rng: np.random.Generator
+) -> UpdateStatistics:
+    """``ppo_epochs`` passes over the batch, one optimizer step per mini-batch."""
+    statistics = UpdateStatistics()
+    for _ in range(settings.ppo_epochs):
+        for rows in _mini_batches(len(batch.rollouts), networks.accelerator.num_processes, settings, rng):
+            _optimizer_step(networks, optimizer, rows_of(batch, rows), settings, statistics)
+    return statistics
+
+
+def _mini_batches(n: int, ranks: int, settings: RlSettings, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Rows of this rank, shuffled, in mini-batches; a rank holds its share of each global mini-batch."""
+    size = (settings.mini_batch_size or settings.batch_size) // ranks
+    order = rng.permutation(n).tolist()
+    for start in range(0, n, size):
+        yield order[start : start + size]
+
+
+def _optimizer_step(
+    networks: Networks, optimizer: Optimizer, mini: RolloutBatch, settings: RlSettings, statistics: UpdateStatistics
+) -> None:
+    """One step on one mini-batch; micro-batches only bound memory, the gradient is that of the whole mini-batch."""
+    accelerator = networks.accelerator
+    weights = maths.token_weights(mini.mask, mini.row_weight, settings.loss_average)
+    normaliser = accelerator.reduce(maths.loss_normaliser(weights), "sum").clamp(min=1e-8)
+    # Data-parallel engines average gradients over ranks and accelerate divides by the accumulation steps; both undone.
+    undo = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    micro_batches = list(_micro_batches(len(mini.rollouts), networks.micro_batch_size))
+    totals = torch.zeros(3, device=accelerator.device)
+    for i, rows in enumerate(micro_batches):
+        last = i + 1 == len(micro_batches)
+        with nullcontext() if last else accelerator.no_sync(networks.policy):
+            policy_loss, value_loss, clipped = _losses(networks, rows_of(mini, rows), weights[rows], settings)
+            loss = (policy_loss + settings.vf_coef * value_loss) / normaliser
+            accelerator.backward(loss * undo)
+        totals += torch.stack([policy_loss.detach(), value_loss.detach(), clipped]) / normaliser
+    norm = accelerator.clip_grad_norm_(networks.policy.parameters(), settings.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    policy_loss, value_loss, clipped = accelerator.reduce(totals, "sum")
+    statistics.policy_loss.append(float(policy_loss))
+    statistics.value_loss.append(float(value_loss))
+    statistics.clip_fraction.append(float(clipped))
+    statistics.grad_norm.append(float(norm) if norm is not None else float("nan"))
+
+
+def _micro_batches(n: int, size: int) -> Iterator[list[int]]:
+    for start in range(0, n, size):
+        yield list(range(start, min(start + size, n)))
+
+
+def _losses(
+    networks: Networks, micro: RolloutBatch, weights: Tensor, settings: RlSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted sums over the tokens of a micro-batch: policy loss, value loss, clipped tokens."""
+    inputs = scoring_input(micro.rollouts, networks.pad_token_id, networks.accelerator.device)
+    flat_logprobs, flat_values, _ = networks.policy(inputs, settings.temperature, networks.autocast)
+    logprobs, values = by_row(flat_logprobs, micro.mask), by_row(flat_values, micro.mask)
+    policy = maths.policy_loss(logprobs, micro.old_logprobs, micro.advantages, micro.mask, settings.clip_range)
+    value = maths.value_loss(values, micro.values, micro.returns, micro.mask, settings.value_clip_range)
+    weights = weights[:, : micro.mask.shape[1]]
+    return (policy.per_token * weights).sum(), (value * weights).sum(), (policy.clipped * weights).sum()

@@ -1,0 +1,156 @@
+"""`reft rerank`: samples of the warm-up model on training problems, a reward model from them, its pick among K."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reftcli.errors import DataError
+from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
+from reftcli.evaluation.results import SampleRecord, read_samples
+from reftcli.evaluation.reward_scores import score_completions, score_samples
+from reftcli.evaluation.stages import Evaluation, evaluate, with_reranking
+from reftcli.metrics.ranking import auc
+from reftcli.models.load import load_classifier, save_model
+from reftcli.models.source import ModelSource
+from reftcli.problems.record import Problem
+from reftcli.runs.files import JsonlWriter, folder_written_aside
+from reftcli.runs.folder import Run
+from reftcli.runs.interrupts import stop_on_signal
+from reftcli.runs.progress import Progress
+from reftcli.sampling.interface import Decode
+from reftcli.training.reward_model import LabelledCompletion, held_out, labelled, train_reward_model
+from reftcli.training.stages import StageRequest, new_run
+
+_HELD_OUT_SHARE = 0.1
+_SAMPLES_PER_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RerankOutcome:
+    """The reward model in numbers, and the evaluation with rerank@k."""
+
+    training_samples: int
+    share_correct: float
+    held_out_samples: int
+    held_out_auc: float | None
+    evaluation: Evaluation
+
+
+def rerank_stage(
+    request: StageRequest, warmup_source: ModelSource, candidates: Path | None, progress: Progress
+) -> tuple[Run, RerankOutcome]:
+    """Runs the stage.
+
+    Args:
+        request: starts from the policy whose candidates are picked from; the reward model is initialised with it.
+        warmup_source: samples the labelled completions.
+        candidates: samples of the policy on the test split, if there are any with enough samples per problem.
+
+    Raises:
+        DataError: a training problem is also a test problem, or all samples have one label.
+    """
+    recipe, sets = request.recipe, request.sets
+    _refuse_overlap(sets.train, sets.test)
+    run = new_run(request, "rerank", reward_model_of=warmup_source.target)
+    with run.recorded():
+        with open_experiment(recipe, sets, warmup_source, progress) as warmup:
+            records = _training_samples(run, warmup)
+        rows = labelled(records)
+        training, kept_out = held_out(rows, _HELD_OUT_SHARE, recipe.seed)
+        with open_experiment(recipe, sets, request.source, progress) as experiment:
+            loaded = experiment.loaded
+            torch.manual_seed(recipe.seed)  # the classifier's head is new
+            classifier = load_classifier(request.source, loaded.pad_token_id)
+            train_reward_model(
+                classifier,
+                loaded.tokenizer,
+                training,
+                recipe.rerank,
+                recipe.model,
+                recipe.seed,
+                run.folder / "checkpoints",
+                progress,
+            )
+            with folder_written_aside(run.final) as aside:
+                save_model(aside, classifier, loaded.tokenizer)
+            found = _auc(experiment, classifier, kept_out)
+            evaluation = _candidates(run, experiment, candidates)
+            scores = score_samples(
+                classifier,
+                loaded.tokenizer,
+                read_samples(evaluation.samples_file),
+                recipe.model,
+                recipe.sampling.batch_size,
+                progress,
+            )
+            evaluation = with_reranking(evaluation, run, experiment, sets.test, scores, "test")
+        share = sum(row.correct for row in training) / len(training)
+        outcome = RerankOutcome(len(training), share, len(kept_out), found, evaluation)
+        run.update_record(
+            outcome={
+                "training_samples": len(training),
+                "share_correct": share,
+                "held_out_samples": len(kept_out),
+                "held_out_auc": found,
+            }
+        )
+    return run, outcome
+
+
+def _refuse_overlap(train: Sequence[Problem], test: Sequence[Problem]) -> None:
+    questions = {problem.question for problem in train}
+    shared = [problem for problem in test if problem.question in questions]
+    if shared:
+        raise DataError(
+            f"{len(shared)} test problems are also training problems (first: {shared[0].item_id}); a reward model must "
+            "not be tested on problems it was trained on: see `reft data check`"
+        )
+
+
+def _training_samples(run: Run, warmup: Experiment) -> list[SampleRecord]:
+    """Completions of the warm-up model for training problems, graded; saved as they come."""
+    settings, sampling = warmup.recipe.rerank, warmup.recipe.sampling
+    problems = chosen(warmup.sets.train, settings.problems, warmup.recipe.seed)
+    n = settings.samples_per_problem
+    decode = Decode("sampled", sampling.max_new_tokens, sampling.temperature, seed=warmup.recipe.seed)
+    records: list[SampleRecord] = []
+    with (
+        warmup.progress.task("sampling for the reward model", len(problems) * n, "completion") as task,
+        JsonlWriter(run.samples / "train.jsonl") as writer,
+        stop_on_signal(warmup.progress.say) as stop,
+    ):
+        for chunk in warmup.answerer.in_chunks(problems, "train", n, decode, task, _SAMPLES_PER_CHUNK):
+            records += chunk
+            for record in chunk:
+                writer.write(record.to_json())
+            if stop:
+                raise KeyboardInterrupt
+    return records
+
+
+def _auc(experiment: Experiment, classifier: torch.nn.Module, rows: Sequence[LabelledCompletion]) -> float | None:
+    recipe = experiment.recipe
+    scores = score_completions(
+        classifier, experiment.loaded.tokenizer, [row.text for row in rows], recipe.model, recipe.sampling.batch_size
+    )
+    return auc([row.correct for row in rows], scores)
+
+
+def _candidates(run: Run, experiment: Experiment, saved: Path | None) -> Evaluation:
+    """The policy's samples on the test split: the saved ones, or new ones."""
+    recipe, test = experiment.recipe, experiment.sets.test
+    k = recipe.rerank.k or recipe.sampling.k
+    if saved is not None:
+        records = read_samples(saved)
+        most = max((r.sample_index for r in records if r.decoding == "sampled"), default=-1) + 1
+        if most >= k and {record.item_id for record in records} == {problem.item_id for problem in test}:
+            from reftcli.evaluation.results import derive_results
+
+            kept = [r for r in records if r.decoding == "greedy" or r.sample_index < k]
+            results = derive_results(kept, lambda _, a, b: a == b, [k], recipe.seed)
+            return Evaluation(run.name, recipe.data.dataset, "test", results, saved, experiment.grader.spec)
+    return evaluate(run, experiment, test, "test", k, "test")

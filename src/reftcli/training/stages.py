@@ -1,0 +1,210 @@
+"""The warm-up and RL stages as commands run them: a run folder, an experiment, training, and a record of it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reftcli.errors import DataError, UsageError
+from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
+from reftcli.evaluation.results import SampleRecord
+from reftcli.models.load import frozen_copy, load_model, weights_sha256
+from reftcli.models.source import ModelSource, resolve_model
+from reftcli.problems.load import ProblemSets
+from reftcli.problems.prompts import Dropped, Prompt, training_examples, training_prompts
+from reftcli.problems.record import Problem
+from reftcli.recipe.layers import recipe_sha256, recipe_yaml
+from reftcli.recipe.schema import Recipe
+from reftcli.runs.files import JsonlWriter, write_json
+from reftcli.runs.folder import Run, Stage, create_run
+from reftcli.runs.progress import Progress
+from reftcli.training.ppo.trainer import Collaborators, ReftPPOTrainer, RlOutcome
+from reftcli.training.warmup import WarmupOutcome, run_warmup
+
+
+@dataclass(frozen=True, slots=True)
+class StageRequest:
+    """What a stage starts from and where it writes. ``resume`` continues an existing run instead of making one."""
+
+    recipe: Recipe
+    sets: ProblemSets
+    source: ModelSource
+    runs_dir: Path
+    name: str | None = None
+    parent: Run | None = None
+    resume: Run | None = None
+    commit: str | None = None
+
+
+def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, WarmupOutcome]:
+    """Runs `reft warmup`."""
+    recipe, sets = request.recipe, request.sets
+    run = request.resume or new_run(request, "warmup")
+    with run.recorded(), open_experiment(recipe, sets, request.source, progress) as experiment:
+        _record_weights(run, request, experiment)
+        train = chosen(sets.train, _subset(recipe), recipe.seed)
+        examples, dropped = training_examples(experiment.builder, train, recipe.warmup.max_length)
+        _report_dropped(run, dropped, len(train), progress)
+        outcome = run_warmup(
+            run,
+            experiment.loaded,
+            examples,
+            _validation(run, experiment, recipe.warmup.validation_limit, recipe.sampling.max_new_tokens),
+            recipe.warmup,
+            recipe.model,
+            recipe.seed,
+            progress,
+            resume=request.resume is not None,
+        )
+        run.update_record(outcome=dataclasses.asdict(outcome))
+    return run, outcome
+
+
+def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]:
+    """Runs `reft rl`. A resumed run loads the newest checkpoint's policy; the reference is the start model again."""
+    recipe, sets = request.recipe, request.sets
+    checkpoint = _newest_checkpoint(request.resume)
+    run = request.resume or new_run(request, "rl")
+    policy_source = resolve_model(str(checkpoint / "model")) if checkpoint else request.source
+    with run.recorded(), open_experiment(recipe, sets, policy_source, progress) as experiment:
+        _record_weights(run, request, experiment)
+        reference = load_model(request.source).model if checkpoint else experiment.loaded.model
+        prompts = _rl_prompts(run, experiment)
+        limit = recipe.rl.max_total_tokens - max(len(prompt.token_ids) for prompt in prompts)
+        trainer = ReftPPOTrainer(
+            run=run,
+            loaded=experiment.loaded,
+            reference=frozen_copy(reference),
+            prompts=prompts,
+            updates=planned_updates(recipe, len(prompts)),
+            settings=recipe.rl,
+            model_settings=recipe.model,
+            seed=recipe.seed,
+            collaborators=Collaborators(
+                experiment.builder,
+                experiment.sampler,
+                experiment.grader,
+                _validation(run, experiment, recipe.rl.validation_limit, limit),
+                progress,
+            ),
+        )
+        outcome = trainer.train(checkpoint)
+        run.update_record(outcome=dataclasses.asdict(outcome))
+    return run, outcome
+
+
+def planned_updates(recipe: Recipe, problems: int) -> int:
+    """`rl.updates`, or what `rl.epochs` passes over so many problems make."""
+    return recipe.rl.updates or max(1, math.ceil(recipe.rl.epochs * problems / recipe.rl.batch_size))
+
+
+def new_run(request: StageRequest, stage: Stage, **fields: Any) -> Run:
+    """The folder of a stage with everything that is known before it starts."""
+    recipe, sets, source = request.recipe, request.sets, request.source
+    return create_run(
+        request.runs_dir,
+        stage=stage,
+        name=request.name,
+        recipe_yaml=recipe_yaml(recipe),
+        record={
+            "parent": request.parent.name if request.parent else None,
+            "seed": recipe.seed,
+            "commit": request.commit,
+            "dataset": recipe.data.dataset,
+            "form": recipe.data.cot,
+            "recipe_sha256": recipe_sha256(recipe),
+            "model": {"name": source.name, "source": source.kind, "target": source.target, "revision": source.revision},
+            "data": dict(sets.provenance),
+            "world_size": 1,
+            **fields,
+        },
+    )
+
+
+def _record_weights(run: Run, request: StageRequest, experiment: Experiment) -> None:
+    if request.resume is None:
+        model = run.record()["model"]
+        run.update_record(model={**model, "sha256": weights_sha256(request.source, experiment.loaded.model)})
+    spec = {"grader": dict(experiment.grader.spec)}
+    write_json(run.samples / "grader.json", spec["grader"])
+
+
+def _subset(recipe: Recipe) -> int | None:
+    return recipe.data.train_size
+
+
+def _rl_prompts(run: Run, experiment: Experiment) -> list[Prompt]:
+    recipe = experiment.recipe
+    train = chosen(experiment.sets.train, _subset(recipe), recipe.seed)
+    if recipe.rl.shuffle_gold:
+        train = shuffled_golds(train, recipe.seed)
+    prompts, dropped = training_prompts(experiment.builder, train, recipe.rl.max_prompt_tokens)
+    _report_dropped(run, dropped, len(train), experiment.progress)
+    if not prompts:
+        raise DataError(f"no training problem has a prompt of at most {recipe.rl.max_prompt_tokens} tokens")
+    return prompts
+
+
+def shuffled_golds(problems: Sequence[Problem], seed: int) -> list[Problem]:
+    """The same problems with each other's gold answers: a control in which nothing can be learned but guessing."""
+    order = np.random.default_rng([seed, 7]).permutation(len(problems))
+    return [
+        dataclasses.replace(problem, gold_answer=problems[int(other)].gold_answer)
+        for problem, other in zip(problems, order, strict=True)
+    ]
+
+
+def _report_dropped(run: Run, dropped: Sequence[Dropped], total: int, progress: Progress) -> None:
+    """Says how many training problems are left out, and lists them in ``dropped.jsonl``."""
+    if not dropped:
+        return
+    progress.say(f"{len(dropped)} of {total} training problems left out; reasons in {run.folder / 'dropped.jsonl'}")
+    (run.folder / "dropped.jsonl").unlink(missing_ok=True)
+    with JsonlWriter(run.folder / "dropped.jsonl") as file:
+        for drop in dropped:
+            file.write({"item_id": drop.problem.item_id, "source": drop.problem.source, "reason": drop.reason})
+
+
+def _validation(
+    run: Run, experiment: Experiment, limit: int | None, max_new_tokens: int
+) -> Callable[[int], list[SampleRecord]]:
+    """Greedy answers to (some of) the validation problems, saved with the step they belong to."""
+    problems = chosen(experiment.sets.validation, limit, experiment.recipe.seed)
+
+    def validate(step: int) -> list[SampleRecord]:
+        with experiment.progress.task("validation", len(problems), "problem") as task:
+            records = experiment.greedy(problems, max_new_tokens, task)
+        file = run.samples / f"validation-step-{step}.jsonl"
+        file.unlink(missing_ok=True)
+        with JsonlWriter(file) as writer:
+            for record in records:
+                writer.write({**record.to_json(), "step": step})
+        return records
+
+    return validate
+
+
+def _newest_checkpoint(run: Run | None) -> Path | None:
+    if run is None:
+        return None
+    steps = run.step_folders()
+    return steps[-1][1] if steps else None
+
+
+def check_can_resume(run: Run, stage: Stage) -> None:
+    """Whether `--resume` of a stage can go on with this run.
+
+    Raises:
+        UsageError: another stage, or it has already finished.
+    """
+    record = run.record()
+    if record["stage"] != stage:
+        raise UsageError(f"{run.folder} is a {record['stage']} run, not {stage}")
+    if record["status"] == "finished":
+        raise UsageError(f"{run.folder} has finished; there is nothing left to do")

@@ -1,0 +1,181 @@
+"""The warm-up: SFT on (question, chain of thought) with TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from reftcli.errors import DataError, Interrupted
+from reftcli.evaluation.answering import accuracy, share_of
+from reftcli.evaluation.results import SampleRecord
+from reftcli.grading.interface import Verdict
+from reftcli.models.load import LoadedModel, save_model
+from reftcli.models.precision import uses_bf16
+from reftcli.problems.prompts import Example
+from reftcli.recipe.schema import ModelSettings, WarmupSettings
+from reftcli.runs.files import JsonlWriter, folder_written_aside
+from reftcli.runs.folder import Run
+from reftcli.runs.interrupts import StopRequest, stop_on_signal
+from reftcli.runs.progress import Progress, Task
+
+_IGNORED = -100
+"""Label of tokens that are not in the loss (PyTorch's cross-entropy)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupOutcome:
+    """How a warm-up ended. ``tokens`` counts every token of every example that passed through the model."""
+
+    steps: int
+    tokens: int
+    accuracy: float
+    no_answer: float
+
+
+def run_warmup(
+    run: Run,
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    validate: Callable[[int], list[SampleRecord]],
+    settings: WarmupSettings,
+    model_settings: ModelSettings,
+    seed: int,
+    progress: Progress,
+    resume: bool = False,
+) -> WarmupOutcome:
+    """Trains in place; writes ``final/``, ``best/`` (the same model: the stop is a setting), checkpoints and metrics.
+
+    Raises:
+        DataError: no example is left.
+        Interrupted: somebody asked to stop; a checkpoint was written.
+    """
+    if not examples:
+        raise DataError("no training example is left; `reft data check` lists why rows are dropped")
+    steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
+    last_step = max(1, round(settings.epochs * steps_per_epoch))
+    with (
+        run.metrics() as metrics,
+        stop_on_signal(progress.say) as stop,
+        progress.task("warm-up", last_step, "step") as task,
+    ):
+        watcher = _Watcher(last_step, metrics, task, stop)
+        trainer = SFTTrainer(
+            model=loaded.model,
+            args=_sft_config(run.folder, settings, model_settings, seed, steps_per_epoch),
+            train_dataset=_dataset(examples),
+            processing_class=loaded.tokenizer,
+            callbacks=[watcher],
+        )
+        trainer.remove_callback(PrinterCallback)
+        checkpoint = _latest_checkpoint(run.checkpoints) if resume else None
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if stop and watcher.step < last_step:
+            raise Interrupted(f"stopped after step {watcher.step} of {last_step}; go on with --resume")
+        loaded.model.eval()
+        records = validate(watcher.step)
+        row = {"val_accuracy": accuracy(records), "val_no_answer": share_of(Verdict.NO_ANSWER, records)}
+        metrics.write({"step": watcher.step, "time": time.time(), **row, "val_n": len(records)})
+    for folder in (run.final, run.best):
+        with folder_written_aside(folder) as aside:
+            save_model(aside, loaded.model, loaded.tokenizer)
+    tokens = round(sum(len(e.prompt.token_ids) + len(e.target_ids) for e in examples) * settings.epochs)
+    return WarmupOutcome(watcher.step, tokens, row["val_accuracy"], row["val_no_answer"])
+
+
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    """Ready tokens and labels, so that the prompt's tokens are those of RL; the loss sees target and EOS only."""
+    return Dataset.from_dict(
+        {
+            "input_ids": [[*e.prompt.token_ids, *e.target_ids] for e in examples],
+            "labels": [[_IGNORED] * len(e.prompt.token_ids) + list(e.target_ids) for e in examples],
+        }
+    )
+
+
+def _sft_config(
+    folder: Path, settings: WarmupSettings, model_settings: ModelSettings, seed: int, steps_per_epoch: int
+) -> SFTConfig:
+    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=math.ceil(settings.batch_size / micro),
+        num_train_epochs=settings.schedule_epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_schedule,
+        # A share is turned into steps here: transformers 5 dropped the ratio.
+        warmup_steps=round(settings.lr_warmup * settings.schedule_epochs * steps_per_epoch),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        max_length=None,
+        bf16=uses_bf16(model_settings.precision, device),
+        gradient_checkpointing=model_settings.gradient_checkpointing,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type != "cpu",
+        logging_strategy="steps",
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=max(1, steps_per_epoch // settings.checkpoints_per_epoch),
+        save_total_limit=1,
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+    )
+
+
+def _latest_checkpoint(folder: Path) -> Path | None:
+    """The newest of the trainer's own checkpoints that is complete (the trainer state is written last)."""
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+class _Watcher(TrainerCallback):  # type: ignore[misc]
+    """Stops at the last step (the schedule may be longer), saves on request, writes metrics and moves the bar."""
+
+    def __init__(self, last_step: int, metrics: JsonlWriter, task: Task, stop: StopRequest) -> None:
+        self.step = 0
+        self._last_step, self._metrics, self._task, self._stop = last_step, metrics, task, stop
+        self._started = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.step = state.global_step
+        self._task.advance(state.global_step)
+        if self.step >= self._last_step:
+            control.should_training_stop = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.step = state.global_step
+        self._task.advance()
+        if self._stop:
+            control.should_save = True
+        if self._stop or self.step >= self._last_step:
+            control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        now = time.perf_counter()
+        row = {"loss": logs["loss"], "lr": logs.get("learning_rate"), "grad_norm": logs.get("grad_norm")}
+        self._metrics.write({"step": state.global_step, "time": time.time(), **row, "seconds": now - self._started})
+        self._started = now
+        self._task.show({"loss": logs["loss"]})
