@@ -25,7 +25,7 @@ def list_recipes(json_: options.Json = False) -> None:
     from reftcli.recipe.layers import read_yaml
     from reftcli.recipe.library import recipe_names, recipe_path
 
-    found = {name: " ".join(str(read_yaml(recipe_path(name)).get("description", "")).split()) for name in recipe_names()}
+    found = {name: str(read_yaml(recipe_path(name)).get("description", "")) for name in recipe_names()}
     if json_:
         return print_json({"recipes": found})
     for name, description in found.items():

@@ -12,7 +12,8 @@ from reftcli.cli.console import print_json, print_table
 
 def report(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run; default: the latest finished RL run.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run; default: the latest finished RL run.", show_default=False),
     ] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     json_: options.Json = False,
@@ -56,7 +57,8 @@ def runs(runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR, json_: options.Js
         table.add_column(column, overflow="fold")
     for row in rows:
         data = f"{row['dataset']} {row['form']}"
-        table.add_row(*(str(x or "") for x in (row["run"], row["stage"], row["status"], data, row["parent"], row["started"])))
+        cells = (row["run"], row["stage"], row["status"], data, row["parent"], row["started"])
+        table.add_row(*(str(cell or "") for cell in cells))
     print_table(table)
 
 

@@ -34,7 +34,8 @@ def evaluate(
     test: options.TestFile = None,
     limit: options.Limit = None,
     fail_under: Annotated[
-        float | None, typer.Option("--fail-under", min=0, max=1, help="Exit 3 below this greedy accuracy.", show_default=False)
+        float | None,
+        typer.Option("--fail-under", min=0, max=1, help="Exit 3 below this greedy accuracy.", show_default=False),
     ] = None,
     seed: options.Seed = None,
     name: options.Name = None,
@@ -94,7 +95,9 @@ def _measured(
     scorer = named_run(reward_model, runs_dir, ("rerank",)) if reward_model else None
     if whole_file is not None:
         problems = load_problem_file(whole_file, start.recipe.data.cot, start.recipe.data.answer)
-        sets = ProblemSets([], [], problems, start.recipe.data.cot, {"dataset": whole_file, "rows": {"test": len(problems)}})
+        sets = ProblemSets(
+            [], [], problems, start.recipe.data.cot, {"dataset": whole_file, "rows": {"test": len(problems)}}
+        )
     else:
         sets = problem_sets(start.recipe)
         problems = sets.split(split)
@@ -105,7 +108,9 @@ def _measured(
     problems = chosen(problems, limit, start.recipe.seed)
     # Results of a run stand in its folder; those of a bare model get one of their own, as do those with a --name.
     own = start.run is None or name is not None
-    run = new_run(StageRequest(start.recipe, sets, start.source, runs_dir, name, start.run), "eval") if own else start.run
+    run = (
+        new_run(StageRequest(start.recipe, sets, start.source, runs_dir, name, start.run), "eval") if own else start.run
+    )
     assert run is not None
     progress = TerminalProgress()
     label = split if whole_file is None else Path(whole_file).stem
@@ -140,9 +145,12 @@ def vote(
     source: Annotated[
         str | None, typer.Argument(metavar="[SAMPLES|RUN]", help="A samples file or a run.", show_default=False)
     ] = None,
-    k: Annotated[str | None, typer.Option("--k", help="Sizes, e.g. 1,5,10 [default: 1, 2, 5, ... K].", show_default=False)] = None,
+    k: Annotated[
+        str | None, typer.Option("--k", help="Sizes, e.g. 1,5,10 [default: 1, 2, 5, ... K].", show_default=False)
+    ] = None,
     answer: Annotated[
-        options.Kind | None, typer.Option("--answer", help="Kind of answer where no grader is saved.", show_default=False)
+        options.Kind | None,
+        typer.Option("--answer", help="Kind of answer where no grader is saved.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the subsets for k < K.")] = 42,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
@@ -155,7 +163,7 @@ def vote(
     ks = _sizes(k)
     grader = _saved_grader(file, answer)
     try:
-        kind = answer.value if answer else grader.spec.get("answer", "number")
+        kind: Any = answer.value if answer else grader.spec.get("answer", "number")
         results, split = recount(file, grader, kind, ks, seed)
     finally:
         grader.close()
@@ -178,7 +186,9 @@ def _samples_of(source: str | None, runs_dir: Path) -> tuple[str, str, Path]:
     run = named_run(source, runs_dir, ("rl", "eval", "rerank"))
     file = run.samples / "test.jsonl"
     if not file.is_file():
-        raise UsageError(f"{run.folder} has no samples/test.jsonl; run `reft eval {run.name} --majority-vote 100` first")
+        raise UsageError(
+            f"{run.folder} has no samples/test.jsonl; run `reft eval {run.name} --majority-vote 100` first"
+        )
     return run.name, str(run.record().get("dataset", "")), file
 
 
@@ -211,11 +221,14 @@ def _saved_grader(samples_file: Path, answer: options.Kind | None) -> Grader:
 
 
 def grade(
-    file: Annotated[Path, typer.Argument(help="JSONL or JSON array of {completion, gold_answer, options?, question?}.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSONL or JSON array of {completion, gold_answer, options?, question?}.")
+    ],
     cot: Annotated[options.Form, typer.Option("--cot", help="Form of the completions.")] = options.Form.NCOT,
     answer: Annotated[options.Kind, typer.Option("--answer", help="Kind of the answers.")] = options.Kind.NUMBER,
     grader: Annotated[
-        Path | None, typer.Option("--grader", help="A grader's specification instead of --cot and --answer.", show_default=False)
+        Path | None,
+        typer.Option("--grader", help="A grader's specification instead of --cot and --answer.", show_default=False),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the grades here, JSONL.", show_default=False)] = None,
     json_: options.Json = False,

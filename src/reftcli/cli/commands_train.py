@@ -131,7 +131,9 @@ def rerank(
     if dry_run:
         return _dry_run(start, json_)
     if start.run is None:
-        raise UsageError("rerank starts from a run, because its samples come from the warm-up that the run started from")
+        raise UsageError(
+            "rerank starts from a run: its training samples come from the warm-up that the run started from"
+        )
     request = _request(start, runs_dir, name)
     # An RL run started from the warm-up model; a warm-up run is that model itself.
     started_from_warmup = start.run.record()["stage"] == "rl"

@@ -48,7 +48,11 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    import torch
     from transformers.utils import logging
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found no GPU
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -158,9 +162,8 @@ class _LineTask:
         self._last = now
         rate = self._done / max(now - self._started, 1e-9)
         left = (self._total - self._done) / rate if rate else 0.0
-        self._say(
-            f"{self._title}: {self._done}/{self._total} {self._unit}s, {rate:.2g}/s, {_duration(left)} left  {self._values}"
-        )
+        done = f"{self._done}/{self._total} {self._unit}s"
+        self._say(f"{self._title}: {done}, {rate:.2g}/s, {_duration(left)} left  {self._values}")
 
     def show(self, values: Mapping[str, float]) -> None:
         self._values = _shown(values) or self._values

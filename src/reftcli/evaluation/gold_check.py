@@ -26,7 +26,7 @@ class FailingGold:
 
 @dataclass(frozen=True, slots=True)
 class GoldCheck:
-    """``ungradable``: gold answers the grader cannot read; ``failing``: gold chains that do not lead to their answer."""
+    """``ungradable``: gold answers the grader cannot read; ``failing``: gold chains that do not lead to them."""
 
     answers: int
     ungradable: tuple[FailingGold, ...]
@@ -48,9 +48,11 @@ class GoldCheck:
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Findings as table rows: severity, split, count, message, examples."""
-        rows = []
-        kinds = (("error", self.ungradable, "gold answer cannot be graded"),
-                 ("warning", self.failing, "gold chain of thought does not grade correct"))
+        rows: list[tuple[str, str, str, str, str]] = []
+        kinds = (
+            ("error", self.ungradable, "gold answer cannot be graded"),
+            ("warning", self.failing, "gold chain of thought does not grade correct"),
+        )
         for severity, golds, message in kinds:
             for split in SPLITS:
                 found = [gold for gold in golds if gold.split == split]

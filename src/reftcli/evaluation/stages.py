@@ -151,7 +151,7 @@ def with_reranking(
     scores: Mapping[tuple[str, int], float],
     label: str,
 ) -> Evaluation:
-    """The evaluation with rerank@k, from p(correct) by (item_id, sample_index); written into ``run`` under ``label``."""
+    """The evaluation with rerank@k, from p(correct) by (item_id, sample_index); written into ``run``."""
     records = _with_scores(read_samples(evaluation.samples_file), scores)
     samples_file = run.samples / f"{label}.jsonl"
     write_text(samples_file, "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records))

@@ -118,10 +118,9 @@ def special_token_ids(source: ModelSource, tokenizer: PreTrainedTokenizerBase, c
 
 def _first_id(*candidates: Any) -> int | None:
     for candidate in candidates:
-        if isinstance(candidate, list) and candidate:
-            candidate = candidate[0]
-        if isinstance(candidate, int) and candidate >= 0:
-            return candidate
+        first = candidate[0] if isinstance(candidate, list) and candidate else candidate
+        if isinstance(first, int) and first >= 0:
+            return first
     return None
 
 

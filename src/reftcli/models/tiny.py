@@ -27,7 +27,7 @@ def _tokenizer_json() -> str:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """Byte-level BPE in which numbers of the toy problems are single tokens, shipped as a file; any text can be encoded."""
+    """Byte-level BPE, shipped as a file: numbers of the toy problems are single tokens, any text can be encoded."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_tokenizer_json()),
         pad_token=_PAD,

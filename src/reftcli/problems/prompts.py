@@ -209,7 +209,7 @@ def training_prompts(
 def training_examples(
     builder: PromptBuilder, problems: Sequence[Problem], max_length: int
 ) -> tuple[list[Example], list[Dropped]]:
-    """Examples for SFT; a row without a chain, over the limit (tokens, EOS included) or merged at the cut is left out."""
+    """Examples for SFT; rows without a chain, over the limit (tokens, with EOS) or merged at the cut are left out."""
     kept, dropped = [], []
     for problem in problems:
         try:

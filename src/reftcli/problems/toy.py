@@ -23,6 +23,8 @@ LETTERS = "ABCD"
 _HIGHEST_START = 9
 _HIGHEST_OPERAND = 6
 _DOUBLED_UP_TO = 10
+_REPEATS_PER_PROBLEM = 20
+"""So many draws may repeat a question before the generator is called exhausted."""
 _TERSE_SHARE = 2 / 3
 _NAMES = (
     "Ann",
@@ -65,9 +67,13 @@ class _Story:
         totals = []
         count = self.start
         for operator, n in self.changes:
-            count = count + n if operator == "+" else count - n if operator == "-" else count * n
+            count = _after(count, operator, n)
             totals.append(count)
         return totals
+
+
+def _after(count: int, operator: _Operator, n: int) -> int:
+    return {"+": count + n, "-": count - n, "*": count * n}[operator]
 
 
 def _draw_story(rng: random.Random, level: int) -> _Story:
@@ -86,12 +92,13 @@ def _draw_story(rng: random.Random, level: int) -> _Story:
             n = 2
         changes.append((operator, n))
         phrases.append(rng.choice(_PHRASES[operator]).format(n=n))
-        count = count + n if operator == "+" else count - n if operator == "-" else count * n
+        count = _after(count, operator, n)
     return _Story(name, thing, start, tuple(changes), tuple(phrases))
 
 
 def _question(story: _Story) -> str:
-    return f"{story.name} has {story.start} {story.thing}. {story.name} {', '.join(story.phrases)}. How many {story.thing}?"
+    changes = ", ".join(story.phrases)
+    return f"{story.name} has {story.start} {story.thing}. {story.name} {changes}. How many {story.thing}?"
 
 
 def _reasoning(story: _Story, terse: bool) -> str:
@@ -167,7 +174,7 @@ def toy_problem_sets(
             the size of the others.
 
     Raises:
-        ValueError: a level or an answer kind that the generator does not have.
+        ValueError: a level or an answer kind that the generator does not have, or more problems than there are.
     """
     if level is not None and level not in LEVELS:
         raise ValueError(f"the toy data set has levels 1, 2 and 3 (got {level})")
@@ -178,10 +185,14 @@ def toy_problem_sets(
     seen: set[str] = set()
 
     def draw(split: str, size: int) -> list[Problem]:
-        problems = []
+        problems: list[Problem] = []
+        repeats = 0
         while len(problems) < size:
             story = _draw_story(rng, level or LEVELS[len(problems) % len(LEVELS)])
             if _question(story) in seen:
+                repeats += 1
+                if repeats > _REPEATS_PER_PROBLEM * size:
+                    raise ValueError(f"the toy data set has no {size} distinct problems of level {level} for {split}")
                 continue
             seen.add(_question(story))
             problems.append(_problem(story, f"toy-{split}-{len(problems)}", kind, rng))

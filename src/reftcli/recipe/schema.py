@@ -34,7 +34,7 @@ class ModelSettings(Section):
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="autocast of matrix products; weights and optimizer stay fp32. auto: bf16 on a GPU that has it",
+        description="of matrix products; weights stay fp32. auto: bf16 on a GPU that has it",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
 
@@ -132,7 +132,7 @@ class RlSettings(Section):
     truncated: Literal["grade", "zero"] = Field("grade", description="reward of a completion cut off by the limit")
     max_ungradable: Share = Field(0.05, description="end the run when more rollouts than this cannot be graded")
     shuffle_gold: bool = Field(
-        False, description="control experiment: gold answers are shuffled among problems, and a wrong answer earns 0"
+        False, description="control experiment: golds are shuffled among problems, and a wrong answer earns 0"
     )
     validate_every: Positive = Field(50, description="updates between greedy validations; the best one is kept")
     validation_limit: Positive | None = Field(500, description="validate on so many problems")
@@ -152,9 +152,8 @@ class RlSettings(Section):
         if self.batch_size % mini:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of mini_batch_size {mini}")
         if self.max_total_tokens <= self.max_prompt_tokens:
-            raise ValueError(
-                f"max_total_tokens {self.max_total_tokens} leaves no room after max_prompt_tokens {self.max_prompt_tokens}"
-            )
+            room = f"max_prompt_tokens {self.max_prompt_tokens}"
+            raise ValueError(f"max_total_tokens {self.max_total_tokens} leaves no room after {room}")
         return self
 
 

@@ -64,13 +64,14 @@ def _samples(run: Run) -> list[ShownSample]:
 def _facts(record: dict[str, Any]) -> dict[str, str]:
     data = record.get("data", {})
     versions = record.get("versions", {})
+    chains = data.get("chain_sources", {}).get("train", {})
     facts = {
         "status": str(record.get("status")),
         "started": str(record.get("started")),
         "ended": str(record.get("ended")),
         "parent": str(record.get("parent")),
         "problems": ", ".join(f"{split} {n}" for split, n in data.get("rows", {}).items()),
-        "training chains": ", ".join(f"{source}: {n}" for source, n in data.get("chain_sources", {}).get("train", {}).items()),
+        "training chains": ", ".join(f"{source}: {n}" for source, n in chains.items()),
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items() if version),
     }
     return {name: value for name, value in facts.items() if value and value != "None"}

@@ -42,6 +42,11 @@ class Completion:
     ended: bool
 
     @property
+    def total_tokens(self) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.prompt.token_ids) + len(self.token_ids)
+
+    @property
     def logprob(self) -> float:
         """Log-probability of the whole completion, in nats."""
         return sum(self.logprobs)

@@ -55,7 +55,12 @@ def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, Warmup
             run,
             experiment.loaded,
             examples,
-            _validation(run, experiment, recipe.warmup.validation_limit, recipe.sampling.max_new_tokens),
+            _validation(
+                run,
+                experiment,
+                chosen(sets.validation, recipe.warmup.validation_limit, recipe.seed),
+                recipe.sampling.max_new_tokens,
+            ),
             recipe.warmup,
             recipe.model,
             recipe.seed,
@@ -90,7 +95,7 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
                 experiment.builder,
                 experiment.sampler,
                 experiment.grader,
-                _validation(run, experiment, recipe.rl.validation_limit, limit),
+                _validation(run, experiment, _rl_validation(recipe, sets), limit),
                 progress,
             ),
         )
@@ -151,6 +156,12 @@ def _rl_prompts(run: Run, experiment: Experiment) -> list[Prompt]:
     return prompts
 
 
+def _rl_validation(recipe: Recipe, sets: ProblemSets) -> list[Problem]:
+    problems = chosen(sets.validation, recipe.rl.validation_limit, recipe.seed)
+    # In the control nothing true may be seen: choosing the best update by true golds would let it learn.
+    return shuffled_golds(problems, recipe.seed) if recipe.rl.shuffle_gold else problems
+
+
 def shuffled_golds(problems: Sequence[Problem], seed: int) -> list[Problem]:
     """The same problems with each other's gold answers: a control in which nothing can be learned but guessing."""
     order = np.random.default_rng([seed, 7]).permutation(len(problems))
@@ -172,10 +183,9 @@ def _report_dropped(run: Run, dropped: Sequence[Dropped], total: int, progress: 
 
 
 def _validation(
-    run: Run, experiment: Experiment, limit: int | None, max_new_tokens: int
+    run: Run, experiment: Experiment, problems: Sequence[Problem], max_new_tokens: int
 ) -> Callable[[int], list[SampleRecord]]:
-    """Greedy answers to (some of) the validation problems, saved with the step they belong to."""
-    problems = chosen(experiment.sets.validation, limit, experiment.recipe.seed)
+    """Greedy answers to validation problems, saved with the step they belong to."""
 
     def validate(step: int) -> list[SampleRecord]:
         with experiment.progress.task("validation", len(problems), "problem") as task:

@@ -80,12 +80,12 @@ def moments(x: Tensor, weight: Tensor) -> Tensor:
 def whiten(advantages: Tensor, mask: Tensor, global_moments: Tensor, epsilon: float = 1e-8) -> Tensor:
     """(A - mean) / sqrt(variance + epsilon), with mean and variance over all tokens of the global batch."""
     _check_shapes(advantages, mask)
-    n, total, squares = global_moments.clamp(min=0) if global_moments[0] == 0 else global_moments
+    n, total, squares = global_moments
     if n == 0:
         return torch.zeros_like(advantages)
     mean = total / n
     variance = (squares / n - mean * mean).clamp(min=0)
-    whitened = (advantages - mean.to(advantages.dtype)) * torch.rsqrt(variance + epsilon).to(advantages.dtype)
+    whitened: Tensor = (advantages - mean.to(advantages.dtype)) * torch.rsqrt(variance + epsilon).to(advantages.dtype)
     return whitened.masked_fill(~mask, 0.0)
 
 
@@ -104,7 +104,8 @@ def token_weights(mask: Tensor, row_weight: Tensor, average: LossAverage) -> Ten
 
 def loss_normaliser(weights: Tensor) -> Tensor:
     """Sum of token weights: the number of completions ("sequence") or of tokens ("token") that count."""
-    return weights.sum()
+    total: Tensor = weights.sum()
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which problems each update takes, and in which order: a pure function of seed and update, so a resumed run repeats it."""
+"""Which problems each update takes: a pure function of seed and update, so that a resumed run repeats it."""
 
 from __future__ import annotations
 

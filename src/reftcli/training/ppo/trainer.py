@@ -49,9 +49,10 @@ class Collaborators:
 
 @dataclass(frozen=True, slots=True)
 class RlOutcome:
-    """How an RL stage ended."""
+    """How an RL stage ended. ``tokens`` counts prompts and completions of all rollouts, once."""
 
     updates: int
+    tokens: int
     best_accuracy: float
     best_update: int
     final_accuracy: float
@@ -135,6 +136,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             while state.update < self._updates:
                 row, batch = self._one_update(state.update)
                 state.update += 1
+                state.tokens += sum(r.completion.total_tokens for r in batch.rollouts)
                 metrics.write({"step": state.update, "time": time.time(), **row})
                 self._save_rollouts(samples, batch, state.update)
                 task.advance()
@@ -145,7 +147,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 self._checkpoint_if_due(state, stop)
         with folder_written_aside(self._run.final) as aside:
             save_model(aside, self._trained.policy, self._trained.tokenizer)
-        return RlOutcome(state.update, state.best_accuracy, state.best_update, last_accuracy)
+        return RlOutcome(state.update, state.tokens, state.best_accuracy, state.best_update, last_accuracy)
 
     def _one_update(self, update: int) -> tuple[dict[str, Any], RolloutBatch]:
         started = time.perf_counter()
