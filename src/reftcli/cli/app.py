@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        app(list(arguments), standalone_mode=False)
+        code = app(list(arguments), prog_name="reft", standalone_mode=False)
     except ReftError as error:
         return _fail(error, str(error), error.exit_code, debug)
     except typer.Exit as stop:
@@ -58,15 +58,22 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the boundary of the command line
         return _unexpected(error, debug)
-    return ExitCode.OK
+    if code == ExitCode.INTERRUPTED:  # how typer 0.29 hands on a KeyboardInterrupt
+        return _fail(KeyboardInterrupt(), "interrupted", ExitCode.INTERRUPTED, debug)
+    return int(code or ExitCode.OK)
 
 
 def _unexpected(error: Exception, debug: bool) -> int:
-    """Usage errors of the parser show themselves; anything else is a bug, and says so in one line."""
-    show = getattr(error, "show", None)
-    if callable(show):
-        show()
-        return int(getattr(error, "exit_code", ExitCode.USAGE))
+    """What the parser refuses is said as it words it; anything else is a bug, and says so. One line each."""
+    # Typer carries its own copy of click, whose classes cannot be named here; its usage errors know their context.
+    context, words = getattr(error, "ctx", None), getattr(error, "format_message", None)
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help(), file=sys.stderr)
+        return int(ExitCode.USAGE)
+    if callable(words):
+        command = context.command_path if context else "reft"
+        message = f"{' '.join(words().split())} (`{command} --help` lists what there is)"
+        return _fail(error, message, ExitCode.USAGE, debug)
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     message = f"unexpected {type(error).__name__}: {first} (--debug shows where)"
     return _fail(error, message, ExitCode.RUNTIME, debug)

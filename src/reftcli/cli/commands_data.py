@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from reftcli.cli import options
-from reftcli.cli.console import print_json, print_table, say
+from reftcli.cli.console import TerminalProgress, print_json
 from reftcli.errors import DataError, UsageError
 
 recipes = typer.Typer(
@@ -123,8 +123,7 @@ def check_data(
 
     sets = _sets(dataset, cot, set_)
     report = check_problem_sets(sets)
-    say("running gold answers and gold chains of thought through the grader")
-    golds = check_golds(sets, cot.value)
+    golds = check_golds(sets, cot.value, TerminalProgress())
     if json_:
         print_json({**report.as_dict(), "ok": report.ok and not golds.ungradable, "gold": golds.to_json()})
     else:
@@ -134,20 +133,16 @@ def check_data(
 
 
 def _print_check(report: Any, golds: Any) -> None:
-    from rich.table import Table
-
     typer.echo("problems: " + ", ".join(f"{split} {n}" for split, n in report.problems.items()))
     for split, sources in report.chain_sources.items():
         typer.echo(f"chains, {split}: " + ", ".join(f"{source} {n}" for source, n in sources.items()))
-    table = Table()
-    for column in ("", "split", "count", "what", "examples"):
-        table.add_column(column, overflow="fold")
-    for row in [*report.rows(), *golds.rows()]:
-        table.add_row(*row)
-    if table.row_count:
-        print_table(table)
-    else:
-        typer.echo("nothing found")
+    rows = [*report.rows(), *golds.rows()]
+    for severity, split, count, what, examples in rows:
+        where = f"{split}: " if split else ""
+        typer.echo(f"{severity}: {where}{count} {what}{f'; for example {examples}' if examples else ''}")
+    typer.echo(
+        f"{golds.answers} gold answers and {golds.chains} gold chains graded" + ("" if rows else "; nothing found")
+    )
 
 
 def _sets(dataset: str, cot: options.Form, assignments: list[str] | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +67,7 @@ def evaluate(
     if dry_run:
         from reftcli.cli.commands_train import _dry_run
 
-        return _dry_run(start, json_)
+        return _dry_run(start, json_, whole_file)
     if reward_model is not None and majority_vote is None:
         raise UsageError("--reward-model picks among samples: add --majority-vote K")
     result = _measured(start, split.value, majority_vote, reward_model, whole_file, limit, name, runs_dir)
@@ -85,22 +86,24 @@ def _measured(
     name: str | None,
     runs_dir: Path,
 ) -> dict[str, Any]:
-    from reftcli.cli.settings import check_start, named_run, problem_sets
-    from reftcli.problems.load import ProblemSets, load_problem_file
+    from reftcli.cli.settings import check_start, problem_sets, reward_model_of, whole
+    from reftcli.problems.load import ProblemSets
+    from reftcli.runs.folder import check_name
 
-    say(start.said)
     assert start.source is not None
+    check_name(runs_dir, name)
     quiet_libraries()
     check_start(start.source)
-    scorer = named_run(reward_model, runs_dir, ("rerank",)) if reward_model else None
+    scorer = reward_model_of(reward_model, runs_dir) if reward_model else None
     if whole_file is not None:
-        problems = load_problem_file(whole_file, start.recipe.data.cot, start.recipe.data.answer)
+        problems = whole(whole_file, start.recipe)
         sets = ProblemSets(
             [], [], problems, start.recipe.data.cot, {"dataset": whole_file, "rows": {"test": len(problems)}}
         )
     else:
         sets = problem_sets(start.recipe)
         problems = sets.split(split)
+    say(start.said)
     from reftcli.evaluation.experiment import chosen, open_experiment
     from reftcli.evaluation.stages import evaluate as run_evaluation
     from reftcli.training.stages import StageRequest, new_run
@@ -113,19 +116,30 @@ def _measured(
     )
     assert run is not None
     progress = TerminalProgress()
-    label = split if whole_file is None else Path(whole_file).stem
-    with open_experiment(start.recipe, sets, start.source, progress) as experiment:
+    label = _label(split, start, whole_file)
+    with (
+        run.recorded() if own else nullcontext(),
+        open_experiment(start.recipe, sets, start.source, progress) as experiment,
+    ):
         evaluation = run_evaluation(run, experiment, problems, split, k, label)
         if scorer is not None:
             from reftcli.evaluation.results import read_samples
             from reftcli.evaluation.reward_scores import load_and_score
             from reftcli.evaluation.stages import with_reranking
 
-            scores = load_and_score(scorer.final, read_samples(evaluation.samples_file), start.recipe, progress)
+            scores = load_and_score(scorer, read_samples(evaluation.samples_file), start.recipe, progress)
             evaluation = with_reranking(evaluation, run, experiment, problems, scores, label)
-    if own:
-        run.update_record(status="finished")
     return evaluation.to_json()
+
+
+def _label(split: str, start: Start, whole_file: str | None) -> str:
+    """Names the files of these results; only a run's own data set writes ``test``, which vote and rerank read."""
+    if whole_file is not None:
+        return f"file-{Path(whole_file).stem}"
+    dataset = start.recipe.data.dataset
+    if start.run is None or start.run.record().get("dataset") == dataset:
+        return split
+    return f"{Path(dataset).stem}-{split}"
 
 
 def _show_results(result: dict[str, Any], json_: bool) -> None:
@@ -183,7 +197,7 @@ def _samples_of(source: str | None, runs_dir: Path) -> tuple[str, str, Path]:
         return "", "", file
     if source is not None and not Path(source).exists() and source.endswith((".jsonl", ".json")):
         raise UsageError(f"no samples file {source!r}")
-    run = named_run(source, runs_dir, ("rl", "eval", "rerank"))
+    run = named_run(source, runs_dir)
     file = run.samples / "test.jsonl"
     if not file.is_file():
         raise UsageError(
@@ -243,7 +257,9 @@ def grade(
     built = _specified_grader(grader) if grader else build_grader(cot.value, answer.value)
     kind: Any = built.spec.get("answer", answer.value)
     try:
-        rows = grade_file(file, built, answer_kind=kind, reward_of=RewardTable().of, out=out)
+        rows = grade_file(
+            file, built, answer_kind=kind, reward_of=RewardTable().of, out=out, progress=TerminalProgress()
+        )
     finally:
         built.close()
     counts = dict(Counter(row["verdict"] for row in rows))

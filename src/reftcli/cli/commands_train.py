@@ -35,7 +35,7 @@ def warmup(
     json_: options.Json = False,
 ) -> None:
     """Teach a base model the shape of an answer: SFT on (question, chain of thought)."""
-    from reftcli.cli.settings import Flags, start_of_warmup
+    from reftcli.cli.settings import Flags, start_of_resumed, start_of_warmup
 
     flags = Flags.of(
         recipe=recipe,
@@ -49,18 +49,16 @@ def warmup(
         test=test,
         seed=seed,
     )
-    if resume:
-        request = _resumed("warmup", runs_dir, name)
-    else:
-        start = start_of_warmup(flags)
-        if dry_run:
-            return _dry_run(start, json_)
-        request = _request(start, runs_dir, name)
+    start = start_of_resumed(flags, "warmup", name) if resume else start_of_warmup(flags)
+    if dry_run:
+        return _dry_run(start, json_)
+    request = _request(start, runs_dir, name, resume)
     quiet_libraries()
     from reftcli.training.stages import warmup_stage
 
     run, outcome = warmup_stage(request, TerminalProgress())
-    _ended(run, json_, dataclasses.asdict(outcome), f"validation accuracy {outcome.accuracy:.3f}", "reft rl")
+    summary = f"validation accuracy {outcome.accuracy:.3f}"
+    _ended(run, json_, dataclasses.asdict(outcome), summary, f"reft rl {run.folder}")
 
 
 def rl(
@@ -83,7 +81,7 @@ def rl(
 
     Without FROM it starts from the latest finished warm-up with the same data set and form.
     """
-    from reftcli.cli.settings import Flags, start_from
+    from reftcli.cli.settings import Flags, start_from, start_of_resumed
 
     flags = Flags.of(
         recipe=recipe,
@@ -96,13 +94,10 @@ def rl(
         test=test,
         seed=seed,
     )
-    if resume:
-        request = _resumed("rl", runs_dir, name)
-    else:
-        start = start_from(from_, flags, "warmup", dry_run)
-        if dry_run:
-            return _dry_run(start, json_)
-        request = _request(start, runs_dir, name)
+    start = start_of_resumed(flags, "rl", name) if resume else start_from(from_, flags, "warmup", dry_run)
+    if dry_run:
+        return _dry_run(start, json_)
+    request = _request(start, runs_dir, name, resume)
     quiet_libraries()
     from reftcli.training.stages import rl_stage
 
@@ -180,43 +175,33 @@ def demo(
         say(line)
 
 
-def _request(start: Start, runs_dir: Path, name: str | None) -> StageRequest:
-    """Everything a new run needs; fails early where the model cannot be had, before problems are loaded."""
+def _request(start: Start, runs_dir: Path, name: str | None, resume: bool = False) -> StageRequest:
+    """Everything a run needs; fails early where the model cannot be had, before problems are loaded."""
     from reftcli.cli.settings import check_start, git_commit, problem_sets
+    from reftcli.runs.folder import check_name
 
-    say(start.said)
     assert start.source is not None
+    if not resume:
+        check_name(runs_dir, name)
     quiet_libraries()
     check_start(start.source)
     from reftcli.training.stages import StageRequest
 
     sets = problem_sets(start.recipe)
+    say(start.said)
     for warning in sets.provenance["warnings"]:
         say(f"warning: {warning}")
+    if resume:
+        assert start.run is not None
+        start.run.update_record(status="running", ended=None)
+        return StageRequest(start.recipe, sets, start.source, runs_dir, resume=start.run)
     return StageRequest(start.recipe, sets, start.source, runs_dir, name, start.run, commit=git_commit())
 
 
-def _resumed(stage: Any, runs_dir: Path, name: str | None) -> StageRequest:
-    from reftcli.cli.settings import problem_sets, run_to_resume, source_of_run
-    from reftcli.recipe.layers import check_recipe, read_yaml
-
-    run = run_to_resume(runs_dir, stage, name)
-    recipe = check_recipe(read_yaml(run.recipe_file), str(run.recipe_file))
-    quiet_libraries()
-    from reftcli.training.stages import StageRequest, check_can_resume
-
-    check_can_resume(run, stage)
-    steps = run.step_folders()
-    where = f"from step {steps[-1][0]}" if steps else "as far as its trainer saved"
-    say(f"going on with {run.folder} {where}")
-    run.update_record(status="running", ended=None)
-    return StageRequest(recipe, problem_sets(recipe), source_of_run(run), runs_dir, resume=run)
-
-
-def _dry_run(start: Start, json_: bool) -> None:
+def _dry_run(start: Start, json_: bool, whole_file: str | None = None) -> None:
     from reftcli.cli.settings import dry_run_lines
 
-    lines = dry_run_lines(start)
+    lines = dry_run_lines(start, whole_file)
     if json_:
         print_json({"dry_run": True, "checks": lines, "recipe": start.recipe.model_dump()})
     else:

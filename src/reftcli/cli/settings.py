@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from reftcli.errors import NothingToStartFrom, RuntimeFailure, UsageError
 from reftcli.models.source import ModelSource, reachable, resolve_model
 from reftcli.recipe.layers import check_recipe, merge, parse_assignments, read_yaml, resolve_recipe
-from reftcli.recipe.library import recipe_path
 from reftcli.recipe.schema import Recipe
 from reftcli.runs.folder import Run, Stage, all_runs, latest_finished, open_run
 
 if TYPE_CHECKING:
     from reftcli.problems.load import ProblemSets
+    from reftcli.problems.record import Problem
 
 StartStage = Literal["warmup", "rl"]
 
@@ -56,19 +56,23 @@ class Flags:
 
     def resolve(self) -> Recipe:
         """Built-in default < recipe < flags and ``--set``."""
-        return resolve_recipe(self.recipe, self.values, self.assignments)
+        return _with_readable_template(resolve_recipe(self.recipe, self.values, self.assignments))
 
     def resolve_from(self, run: Run) -> Recipe:
         """As `resolve`, with the settings of an earlier run in the place of the recipe where none is given."""
         if self.recipe is not None:
             return self.resolve()
         layers = [read_yaml(run.recipe_file), self.values, parse_assignments(self.assignments)]
-        return check_recipe(merge(layers), str(run.recipe_file))
+        return _with_readable_template(check_recipe(merge(layers), str(run.recipe_file)))
 
-    def check_files(self) -> None:
-        """Raises UsageError early for a recipe that does not exist."""
-        if self.recipe is not None:
-            recipe_path(self.recipe)
+
+def _with_readable_template(recipe: Recipe) -> Recipe:
+    """The recipe; raises UsageError before a run is made where its template is a file that cannot be used."""
+    if recipe.prompt.template not in ("paper", "chat"):
+        from reftcli.problems.prompts import read_template
+
+        read_template(recipe.prompt.template)
+    return recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,21 @@ def start_of_warmup(flags: Flags) -> Start:
         raise UsageError("which model? for example: reft warmup --model codellama (or --model tiny --dataset toy)")
     source = resolve_model(recipe.model.name, recipe.model.revision)
     return Start(source, None, recipe, f"model {source.describe()}")
+
+
+def start_of_resumed(flags: Flags, stage: Stage, name: str | None) -> Start:
+    """The start that an unfinished run had, with its settings.
+
+    Raises:
+        UsageError: no such run, nothing left to do, or the flags ask for other settings.
+    """
+    run = run_to_resume(flags.runs_dir, stage, name)
+    recipe = check_recipe(read_yaml(run.recipe_file), str(run.recipe_file))
+    if flags.resolve_from(run) != recipe:
+        raise UsageError(f"{run.folder} goes on with its own settings; leave out the flags that say otherwise")
+    steps = run.step_folders()
+    where = f"from step {steps[-1][0]}" if steps else "as far as its trainer saved"
+    return Start(source_of_run(run), run, recipe, f"going on with {run.folder} {where}")
 
 
 def start_from(from_: str | None, flags: Flags, stage: StartStage, dry_run: bool) -> Start:
@@ -125,12 +144,21 @@ def _given_data(flags: Flags) -> dict[str, Any]:
 def _nothing(stage: StartStage, flags: Flags, fields: Mapping[str, Any]) -> str:
     wanted = " ".join(str(value) for value in fields.values())
     others = [run for run in all_runs(flags.runs_dir) if _is_finished(run, stage)]
-    first = "reft warmup --model codellama" if stage == "warmup" else "reft rl"
-    if stage == "warmup" and fields["dataset"] != "gsm8k":
-        first += f" --dataset {fields['dataset']}"
+    first = _first_warmup(flags, fields) if stage == "warmup" else "reft rl"
     hint = f"; there is {others[-1].name}, which can be named" if others else ""
     what = "warm-up" if stage == "warmup" else "RL run"
     return f"no finished {what}{f' for {wanted}' if wanted else ''} in {flags.runs_dir}: first run `{first}`{hint}"
+
+
+def _first_warmup(flags: Flags, fields: Mapping[str, Any]) -> str:
+    """The command that makes the warm-up that is missing."""
+    command = f"reft warmup --recipe {flags.recipe}" if flags.recipe else "reft warmup --model codellama"
+    without_flags = resolve_recipe(flags.recipe, {}).data
+    if fields["dataset"] != without_flags.dataset:
+        command += f" --dataset {fields['dataset']}"
+    if fields["form"] != without_flags.cot:
+        command += f" --cot {fields['form']}"
+    return command
 
 
 def _is_finished(run: Run, stage: Stage) -> bool:
@@ -147,7 +175,10 @@ def _named_start(from_: str, flags: Flags) -> Start:
     if (path / "model" / "config.json").is_file():
         path = path / "model"
     parent = _run_above(path)
-    source = resolve_model(str(path) if path.is_dir() else from_)
+    try:
+        source = resolve_model(str(path) if path.is_dir() else from_)
+    except UsageError as error:
+        raise UsageError(f"no run {from_!r} in {flags.runs_dir}, and no model: {error}") from None
     recipe = flags.resolve_from(parent) if parent else flags.resolve()
     return Start(source, parent, recipe, f"from model {source.describe()}")
 
@@ -170,14 +201,19 @@ def _run_above(path: Path) -> Run | None:
 def _weights_of(run: Run) -> ModelSource:
     """A warm-up's last weights (its stop is a setting), an RL run's best ones on validation."""
     stage = run.record()["stage"]
+    if stage == "rerank":
+        raise UsageError(
+            f"{run.folder} holds a reward model, which writes no answers; use it with "
+            f"`reft eval --majority-vote K --reward-model {run.name}`"
+        )
     folder = run.best if stage == "rl" else run.final
     if not (folder / "config.json").is_file():
         raise UsageError(f"{run.folder} has no weights in {folder.name}/ (stage {stage}, {run.record()['status']})")
     return resolve_model(str(folder))
 
 
-def named_run(from_: str | None, runs_dir: Path, stages: Sequence[Stage] = ("rl",)) -> Run:
-    """A run for commands that load no model: the named one, or the latest finished one of these stages.
+def named_run(from_: str | None, runs_dir: Path) -> Run:
+    """A run for commands that load no model: the named one, or the latest finished RL run.
 
     Raises:
         UsageError, NothingToStartFrom: none.
@@ -187,10 +223,23 @@ def named_run(from_: str | None, runs_dir: Path, stages: Sequence[Stage] = ("rl"
         if run is None:
             raise UsageError(f"no run {from_!r}: neither a run's folder nor a name in {runs_dir}; see `reft runs`")
         return run
-    for run in reversed(all_runs(runs_dir)):
-        if any(_is_finished(run, stage) for stage in stages):
-            return run
-    raise NothingToStartFrom(f"no finished {' or '.join(stages)} run in {runs_dir}: first run `reft rl`")
+    latest = latest_finished(runs_dir, "rl")
+    if latest is None:
+        raise NothingToStartFrom(f"no finished RL run in {runs_dir}: first run `reft rl`")
+    return latest
+
+
+def reward_model_of(name: str, runs_dir: Path) -> Path:
+    """The folder of a rerank run's reward model.
+
+    Raises:
+        UsageError: no such run, or it holds none.
+    """
+    run = named_run(name, runs_dir)
+    record = run.record()
+    if record["stage"] != "rerank" or not (run.final / "config.json").is_file():
+        raise UsageError(f"{run.folder} holds no reward model (stage {record['stage']}, {record['status']})")
+    return run.final
 
 
 def run_to_resume(runs_dir: Path, stage: Stage, name: str | None) -> Run:
@@ -209,6 +258,8 @@ def run_to_resume(runs_dir: Path, stage: Stage, name: str | None) -> Run:
     record = run.record()
     if record["stage"] != stage:
         raise UsageError(f"{run.folder} is a {record['stage']} run, not {stage}")
+    if record["status"] == "finished":
+        raise UsageError(f"{run.folder} has finished; there is nothing left to do")
     return run
 
 
@@ -233,6 +284,13 @@ def problem_sets(recipe: Recipe) -> ProblemSets:
     return load_problem_sets(data_request(recipe.data))
 
 
+def whole(file: str, recipe: Recipe) -> list[Problem]:
+    """Every problem of a file: what ``eval --dataset FILE`` measures."""
+    from reftcli.problems.load import load_problem_file
+
+    return load_problem_file(file, recipe.data.cot, recipe.data.answer)
+
+
 def check_start(source: ModelSource) -> None:
     """Fails early, before problems are loaded, where the model cannot be had.
 
@@ -247,12 +305,14 @@ def check_start(source: ModelSource) -> None:
         reachable(source)
 
 
-def dry_run_lines(start: Start) -> list[str]:
+def dry_run_lines(start: Start, whole_file: str | None = None) -> list[str]:
     """What a dry run found, one line each; what could not be reached is called "not checked"."""
     lines = [start.said]
     if start.source is not None:
         unchecked = reachable(start.source)
         lines.append(f"not checked: {unchecked}" if unchecked else "weights: found")
+    if whole_file is not None:
+        return [*lines, f"problems of {whole_file} ({start.recipe.data.cot}): {len(whole(whole_file, start.recipe))}"]
     try:
         sets = problem_sets(start.recipe)
     except RuntimeFailure as error:

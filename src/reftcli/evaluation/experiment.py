@@ -41,9 +41,9 @@ class Experiment:
     answerer: Answerer
     progress: Progress
 
-    def greedy(self, problems: Sequence[Problem], max_new_tokens: int, task: Task | None = None) -> list[SampleRecord]:
-        """Greedy answers to validation problems, in order."""
-        return self.answerer.answer(problems, "validation", 1, Decode("greedy", max_new_tokens), task)
+    def validate(self, problems: Sequence[Problem], decode: Decode, task: Task | None = None) -> list[SampleRecord]:
+        """Answers to validation problems, in order."""
+        return self.answerer.answer(problems, "validation", 1, decode, task)
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from reftcli.grading.build import build_grader
-from reftcli.grading.interface import Verdict
+from reftcli.grading.interface import Verdict, grade_in_slices
 from reftcli.problems.load import SPLITS, ProblemSets
 from reftcli.problems.prompts import ANSWER_TRIGGER, answer_text
 from reftcli.problems.record import CotForm, Problem
+from reftcli.runs.progress import Progress
 
 _SHOWN = 3
 
@@ -62,17 +63,19 @@ class GoldCheck:
         return rows
 
 
-def check_golds(sets: ProblemSets, form: CotForm) -> GoldCheck:
+def check_golds(sets: ProblemSets, form: CotForm, progress: Progress) -> GoldCheck:
     """Grades every gold answer as N-CoT and every gold chain in its own form."""
     pairs = [(split, problem) for split in SPLITS for problem in sets.split(split)]
     kind = pairs[0][1].answer_kind
     reader = build_grader("ncot", kind)
     grader = build_grader(form, kind)
     try:
-        answers = reader.grade([p for _, p in pairs], [f"{ANSWER_TRIGGER} {answer_text(p)}" for _, p in pairs])
         with_chain = [(split, problem) for split, problem in pairs if form in problem.chains]
-        chains = [_completion(problem, form) for _, problem in with_chain]
-        grades = grader.grade([problem for _, problem in with_chain], chains)
+        with progress.task("gold answers and chains", len(pairs) + len(with_chain), "grade") as task:
+            texts = [f"{ANSWER_TRIGGER} {answer_text(problem)}" for _, problem in pairs]
+            answers = grade_in_slices(reader, [problem for _, problem in pairs], texts, task.advance)
+            chains = [_completion(problem, form) for _, problem in with_chain]
+            grades = grade_in_slices(grader, [problem for _, problem in with_chain], chains, task.advance)
     finally:
         reader.close()
         grader.close()

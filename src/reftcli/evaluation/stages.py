@@ -55,9 +55,11 @@ def evaluate(
     if not problems:
         raise DataError(f"the split {split} has no problem")
     samples_file = run.samples / f"{label}.jsonl"
-    samples_file.unlink(missing_ok=True)
+    # Samples of an earlier evaluation stay until these are complete.
+    unfinished = samples_file.with_suffix(".partial.jsonl")
+    unfinished.unlink(missing_ok=True)
     records: list[SampleRecord] = []
-    with JsonlWriter(samples_file) as writer, stop_on_signal(experiment.progress.say) as stop:
+    with JsonlWriter(unfinished) as writer, stop_on_signal(experiment.progress.say) as stop:
         for decode, n in _passes(experiment, k):
             with experiment.progress.task(f"{split}, {decode.decoding}", len(problems) * n, "completion") as task:
                 for chunk in experiment.answerer.in_chunks(problems, split, n, decode, task, _ANSWERS_PER_CHUNK):
@@ -65,7 +67,8 @@ def evaluate(
                     for record in chunk:
                         writer.write(record.to_json())
                     if stop:
-                        raise Interrupted(f"stopped; {len(records)} completions are in {samples_file}")
+                        raise Interrupted(f"stopped; {len(records)} completions are in {unfinished}")
+    unfinished.replace(samples_file)
     write_json(grader_file(samples_file), experiment.grader.spec)
     results = _derived(records, problems, experiment.grader, None, experiment.recipe.seed)
     evaluation = Evaluation(
@@ -82,9 +85,9 @@ def _passes(experiment: Experiment, k: int | None) -> list[tuple[Decode, int]]:
         sampled = Decode(
             "sampled",
             settings.max_new_tokens,
-            settings.temperature,
-            settings.top_k,
-            settings.top_p,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
             seed=experiment.recipe.seed,
         )
         passes.append((sampled, k))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from reftcli.errors import DataError, UsageError
-from reftcli.grading.interface import Grade, Grader
+from reftcli.grading.interface import Grade, Grader, grade_in_slices
 from reftcli.problems.record import AnswerKind, Problem
+from reftcli.runs.progress import Progress, SilentProgress
 
 Row = Mapping[str, Any]
 
@@ -25,6 +26,7 @@ def grade_file(
     answer_kind: AnswerKind = "number",
     reward_of: Callable[[Grade], float | None],
     out: Path | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """One graded row for each row of ``path``, in order; written to ``out`` as JSONL where that is given.
 
@@ -33,7 +35,9 @@ def grade_file(
     read or written, DataError with ``file:line: reason`` for its content.
     """
     pairs = list(read_rows(path, answer_kind))
-    grades = grader.grade([problem for problem, _ in pairs], [completion for _, completion in pairs])
+    with (progress or SilentProgress()).task("grading", len(pairs), "completion") as task:
+        problems, completions = [problem for problem, _ in pairs], [completion for _, completion in pairs]
+        grades = grade_in_slices(grader, problems, completions, task.advance)
     rows = [graded_row(grade, reward_of(grade)) for grade in grades]
     if out is not None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -63,3 +63,17 @@ class Grader(Protocol):
     def close(self) -> None:
         """Ends worker processes, if any."""
         ...
+
+
+_SLICE = 256
+
+
+def grade_in_slices(
+    grader: Grader, problems: Sequence[Problem], completions: Sequence[str], on_done: Callable[[int], None]
+) -> list[Grade]:
+    """`Grader.grade` a slice at a time, so that a progress bar can move; ``on_done`` gets the number just graded."""
+    grades: list[Grade] = []
+    for start in range(0, len(completions), _SLICE):
+        grades += grader.grade(problems[start : start + _SLICE], completions[start : start + _SLICE])
+        on_done(len(completions[start : start + _SLICE]))
+    return grades

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -22,6 +24,7 @@ from reftcli.errors import ModelUnavailable, UsageError
 from reftcli.models.smollm2_q4 import expanded_folder
 from reftcli.models.source import ModelSource
 from reftcli.models.tiny import tiny_model, tiny_tokenizer
+from reftcli.problems.datasets import no_waiting_for_an_absent_hub
 from reftcli.runs.files import sha256_of
 
 
@@ -35,8 +38,15 @@ class LoadedModel:
     eos_token_id: int
 
 
+def default_device() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def load_model(source: ModelSource) -> LoadedModel:
-    """The model in fp32 on the CPU, with its tokenizer.
+    """The model in fp32 on this process's device, with its tokenizer.
 
     Raises:
         ModelUnavailable: the files cannot be reached or read.
@@ -54,7 +64,7 @@ def load_model(source: ModelSource) -> LoadedModel:
     model.config.pad_token_id, model.config.eos_token_id = pad, eos
     if model.generation_config is not None:
         model.generation_config.pad_token_id, model.generation_config.eos_token_id = pad, eos
-    return LoadedModel(model, tokenizer, pad, eos)
+    return LoadedModel(model.to(default_device()), tokenizer, pad, eos)
 
 
 def load_classifier(source: ModelSource, pad_token_id: int) -> PreTrainedModel:
@@ -70,7 +80,7 @@ def load_classifier(source: ModelSource, pad_token_id: int) -> PreTrainedModel:
             _folder_or_id(source), revision=source.revision, dtype=torch.float32, num_labels=2
         )
     model.config.pad_token_id = pad_token_id
-    return model
+    return model.to(default_device())
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -132,10 +142,11 @@ def _folder_or_id(source: ModelSource) -> str:
 def _load_errors(source: ModelSource) -> Iterator[None]:
     """What transformers and the hub raise, as one line with what to do."""
     try:
-        yield
+        with no_waiting_for_an_absent_hub() if source.kind == "hub" else nullcontext():
+            yield
     except ModelUnavailable:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if source.kind == "hub":
             raise ModelUnavailable(

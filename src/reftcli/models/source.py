@@ -75,7 +75,7 @@ def resolve_model(name: str, revision: str | None = None) -> ModelSource:
         alias = ALIASES[name]
         return ModelSource(name, alias.kind, alias.target, revision, alias.special_tokens)
     folder = Path(name)
-    if folder.is_dir():
+    if name and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"{name} is a folder without config.json, so it holds no model")
         return ModelSource(name, "folder", str(folder.resolve()))

@@ -111,7 +111,7 @@ def _load(entry: HubDataset, hub_split: str, loader: Loader | None) -> Any:
     try:
         if loader is not None:
             return loader(*arguments, **keywords)
-        with _no_waiting_for_an_absent_hub():
+        with no_waiting_for_an_absent_hub():
             from datasets import load_dataset  # type: ignore[import-untyped]  # loads pandas and pyarrow
 
             return load_dataset(*arguments, **keywords)
@@ -141,8 +141,8 @@ def hub_resolves() -> bool:
 
 
 @contextlib.contextmanager
-def _no_waiting_for_an_absent_hub() -> Iterator[None]:
-    """Without a network the library retries for 23 s before it looks into its cache; offline mode looks at once.
+def no_waiting_for_an_absent_hub() -> Iterator[None]:
+    """Without a network the libraries retry for 23 s before they look into their cache; offline mode looks at once.
 
     The switch is read from the environment at import, so it is set in the two modules, and set back afterwards.
     """

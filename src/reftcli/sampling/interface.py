@@ -21,6 +21,8 @@ class Decode:
 
     decoding: Decoding
     max_new_tokens: int
+    max_total_tokens: int | None = None
+    """Limit of prompt and completion together; whichever limit is reached first ends a completion."""
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0

@@ -70,8 +70,9 @@ class TorchSampler:
         self, prompts: Sequence[Prompt], n: int, decode: Decode, on_done: Callable[[int], None] | None = None
     ) -> list[Completion]:
         """See `reftcli.sampling.interface.Sampler.sample`."""
+        total = min(self._context, decode.max_total_tokens or self._context)
         rows = [
-            _Row(prompt, index, min(decode.max_new_tokens, self._context - len(prompt.token_ids)))
+            _Row(prompt, index, min(decode.max_new_tokens, total - len(prompt.token_ids)))
             for prompt in prompts
             for index in range(n)
         ]
@@ -92,7 +93,7 @@ class TorchSampler:
         lengths = torch.tensor([len(row.prompt.token_ids) for row in rows], device=self._model.device)
         alive = list(range(len(rows)))
         """Indices into ``rows``, in the order of the batch dimension."""
-        for step in range(decode.max_new_tokens):
+        for step in range(max(row.limit for row in rows)):
             uniform = None if uniforms is None else uniforms[alive, step]
             tokens, logprobs = _choose(logits, decode, uniform)
             self._append(rows, alive, tokens, logprobs)
@@ -151,12 +152,13 @@ class TorchSampler:
             row.ended = token == self._eos
 
     def _uniforms(self, rows: list[_Row], decode: Decode) -> Tensor:
-        """[rows, max_new_tokens] numbers in [0, 1), each row from a stream of its own."""
-        table = np.empty((len(rows), decode.max_new_tokens), dtype=np.float32)
+        """[rows, longest limit] numbers in [0, 1), each row from a stream of its own."""
+        width = max(0, *(row.limit for row in rows))
+        table = np.empty((len(rows), width), dtype=np.float32)
         for i, row in enumerate(rows):
             item = zlib.crc32(row.prompt.problem.item_id.encode())
             seed = np.random.SeedSequence([decode.seed, decode.stream, item, row.sample_index])
-            table[i] = np.random.Generator(np.random.Philox(seed)).random(decode.max_new_tokens, dtype=np.float32)
+            table[i] = np.random.Generator(np.random.Philox(seed)).random(width, dtype=np.float32)
         return torch.from_numpy(table).to(self._model.device)
 
 

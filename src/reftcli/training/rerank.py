@@ -116,7 +116,7 @@ def _training_samples(run: Run, warmup: Experiment) -> list[SampleRecord]:
     settings, sampling = warmup.recipe.rerank, warmup.recipe.sampling
     problems = chosen(warmup.sets.train, settings.problems, warmup.recipe.seed)
     n = settings.samples_per_problem
-    decode = Decode("sampled", sampling.max_new_tokens, sampling.temperature, seed=warmup.recipe.seed)
+    decode = Decode("sampled", sampling.max_new_tokens, temperature=sampling.temperature, seed=warmup.recipe.seed)
     records: list[SampleRecord] = []
     with (
         warmup.progress.task("sampling for the reward model", len(problems) * n, "completion") as task,

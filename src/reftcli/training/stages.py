@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from reftcli.errors import DataError, UsageError
+from reftcli.errors import DataError
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
 from reftcli.evaluation.results import SampleRecord
 from reftcli.models.load import frozen_copy, load_model, weights_sha256
@@ -24,6 +24,7 @@ from reftcli.recipe.schema import Recipe
 from reftcli.runs.files import JsonlWriter, write_json
 from reftcli.runs.folder import Run, Stage, create_run
 from reftcli.runs.progress import Progress
+from reftcli.sampling.interface import Decode
 from reftcli.training.ppo.trainer import Collaborators, ReftPPOTrainer, RlOutcome
 from reftcli.training.warmup import WarmupOutcome, run_warmup
 
@@ -59,7 +60,7 @@ def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, Warmup
                 run,
                 experiment,
                 chosen(sets.validation, recipe.warmup.validation_limit, recipe.seed),
-                recipe.sampling.max_new_tokens,
+                Decode("greedy", recipe.sampling.max_new_tokens),
             ),
             recipe.warmup,
             recipe.model,
@@ -81,7 +82,6 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
         _record_weights(run, request, experiment)
         reference = load_model(request.source).model if checkpoint else experiment.loaded.model
         prompts = _rl_prompts(run, experiment)
-        limit = recipe.rl.max_total_tokens - max(len(prompt.token_ids) for prompt in prompts)
         trainer = ReftPPOTrainer(
             run=run,
             loaded=experiment.loaded,
@@ -95,7 +95,12 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
                 experiment.builder,
                 experiment.sampler,
                 experiment.grader,
-                _validation(run, experiment, _rl_validation(recipe, sets), limit),
+                _validation(
+                    run,
+                    experiment,
+                    _rl_validation(recipe, sets),
+                    Decode("greedy", recipe.rl.max_total_tokens, recipe.rl.max_total_tokens),
+                ),
                 progress,
             ),
         )
@@ -183,13 +188,13 @@ def _report_dropped(run: Run, dropped: Sequence[Dropped], total: int, progress: 
 
 
 def _validation(
-    run: Run, experiment: Experiment, problems: Sequence[Problem], max_new_tokens: int
+    run: Run, experiment: Experiment, problems: Sequence[Problem], decode: Decode
 ) -> Callable[[int], list[SampleRecord]]:
     """Greedy answers to validation problems, saved with the step they belong to."""
 
     def validate(step: int) -> list[SampleRecord]:
         with experiment.progress.task("validation", len(problems), "problem") as task:
-            records = experiment.greedy(problems, max_new_tokens, task)
+            records = experiment.validate(problems, decode, task)
         file = run.samples / f"validation-step-{step}.jsonl"
         file.unlink(missing_ok=True)
         with JsonlWriter(file) as writer:
@@ -205,16 +210,3 @@ def _newest_checkpoint(run: Run | None) -> Path | None:
         return None
     steps = run.step_folders()
     return steps[-1][1] if steps else None
-
-
-def check_can_resume(run: Run, stage: Stage) -> None:
-    """Whether `--resume` of a stage can go on with this run.
-
-    Raises:
-        UsageError: another stage, or it has already finished.
-    """
-    record = run.record()
-    if record["stage"] != stage:
-        raise UsageError(f"{run.folder} is a {record['stage']} run, not {stage}")
-    if record["status"] == "finished":
-        raise UsageError(f"{run.folder} has finished; there is nothing left to do")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,11 @@ from reftcli.models.load import LoadedModel, save_model
 from reftcli.models.precision import uses_bf16
 from reftcli.problems.prompts import Example
 from reftcli.recipe.schema import ModelSettings, WarmupSettings
-from reftcli.runs.files import JsonlWriter, folder_written_aside
+from reftcli.runs.files import JsonlWriter, disk_errors, drop_rows_after, folder_written_aside
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress, Task
+from reftcli.training.sft_checkpoints import adopt_checkpoint, latest_as_trainer_wants, working_folder
 
 _IGNORED = -100
 """Label of tokens that are not in the loss (PyTorch's cross-entropy)."""
@@ -62,31 +65,35 @@ def run_warmup(
         raise DataError("no training example is left; `reft data check` lists why rows are dropped")
     steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
     last_step = max(1, round(settings.epochs * steps_per_epoch))
+    steps = run.step_folders() if resume else []
+    drop_rows_after(run.metrics_file, steps[-1][0] if steps else -1)
     with (
         run.metrics() as metrics,
         stop_on_signal(progress.say) as stop,
         progress.task("warm-up", last_step, "step") as task,
     ):
-        watcher = _Watcher(last_step, metrics, task, stop)
+        watcher = _Watcher(run, last_step, metrics, task, stop)
         trainer = SFTTrainer(
             model=loaded.model,
-            args=_sft_config(run.folder, settings, model_settings, seed, steps_per_epoch),
+            args=_sft_config(working_folder(run), settings, model_settings, seed, steps_per_epoch),
             train_dataset=_dataset(examples),
             processing_class=loaded.tokenizer,
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
-        checkpoint = _latest_checkpoint(run.checkpoints) if resume else None
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with disk_errors(run.checkpoints), latest_as_trainer_wants(run) if resume else nullcontext() as checkpoint:
+            trainer.train(resume_from_checkpoint=checkpoint)
         if stop and watcher.step < last_step:
             raise Interrupted(f"stopped after step {watcher.step} of {last_step}; go on with --resume")
         loaded.model.eval()
         records = validate(watcher.step)
         row = {"val_accuracy": accuracy(records), "val_no_answer": share_of(Verdict.NO_ANSWER, records)}
         metrics.write({"step": watcher.step, "time": time.time(), **row, "val_n": len(records)})
-    for folder in (run.final, run.best):
-        with folder_written_aside(folder) as aside:
-            save_model(aside, loaded.model, loaded.tokenizer)
+    with folder_written_aside(run.final) as aside:
+        save_model(aside, loaded.model, loaded.tokenizer)
+    if not run.best.exists():
+        run.best.symlink_to(run.final.name)  # one validation, so the last weights are the best ones
+    shutil.rmtree(working_folder(run), ignore_errors=True)
     tokens = round(sum(len(e.prompt.token_ids) + len(e.target_ids) for e in examples) * settings.epochs)
     return WarmupOutcome(watcher.step, tokens, row["val_accuracy"], row["val_no_answer"])
 
@@ -107,7 +114,7 @@ def _sft_config(
     micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=math.ceil(settings.batch_size / micro),
         num_train_epochs=settings.schedule_epochs,
@@ -126,7 +133,6 @@ def _sft_config(
         logging_steps=1,
         save_strategy="steps",
         save_steps=max(1, steps_per_epoch // settings.checkpoints_per_epoch),
-        save_total_limit=1,
         eval_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -134,17 +140,12 @@ def _sft_config(
     )
 
 
-def _latest_checkpoint(folder: Path) -> Path | None:
-    """The newest of the trainer's own checkpoints that is complete (the trainer state is written last)."""
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-
-
 class _Watcher(TrainerCallback):  # type: ignore[misc]
     """Stops at the last step (the schedule may be longer), saves on request, writes metrics and moves the bar."""
 
-    def __init__(self, last_step: int, metrics: JsonlWriter, task: Task, stop: StopRequest) -> None:
+    def __init__(self, run: Run, last_step: int, metrics: JsonlWriter, task: Task, stop: StopRequest) -> None:
         self.step = 0
+        self._run = run
         self._last_step, self._metrics, self._task, self._stop = last_step, metrics, task, stop
         self._started = time.perf_counter()
 
@@ -163,6 +164,9 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
             control.should_save = True
         if self._stop or self.step >= self._last_step:
             control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        adopt_checkpoint(self._run, state.global_step, keep=1)
 
     def on_log(
         self,

@@ -97,7 +97,7 @@ def token_weights(mask: Tensor, row_weight: Tensor, average: LossAverage) -> Ten
     A loss is  sum(w * loss) / normaliser,  with the normaliser from `loss_normaliser` over the whole mini-batch.
     """
     lengths = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    weight = row_weight[:, None].expand_as(mask).to(torch.float32)
+    weight = row_weight[:, None].expand_as(mask)
     weight = weight / lengths if average == "sequence" else weight
     return weight.masked_fill(~mask, 0.0)
 

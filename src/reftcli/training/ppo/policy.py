@@ -52,20 +52,20 @@ class PolicyWithValueHead(nn.Module):
     def forward(
         self, batch: ScoringInput, temperature: float, autocast: Autocast = nullcontext, with_entropy: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(log-probabilities [_N], values [_N], entropies [_N] or None) of the completion tokens, in fp32."""
+        """(log-probabilities [_N], values [_N], entropies [_N] or None) of the completion tokens, in fp32 or better."""
         with autocast():
             hidden = predicting_states(self.policy, batch)
             logits = self.policy.get_output_embeddings()(hidden)
             values = self.value_head(hidden).squeeze(-1)
-        logprobs, entropy = _token_statistics(logits.float() / temperature, batch.targets, with_entropy)
-        return logprobs, values.float(), entropy
+        logprobs, entropy = _token_statistics(_at_least_fp32(logits) / temperature, batch.targets, with_entropy)
+        return logprobs, _at_least_fp32(values), entropy
 
 
 def reference_logprobs(model: PreTrainedModel, batch: ScoringInput, temperature: float, autocast: Autocast) -> Tensor:
     """log ref(a|s) of the completion tokens, [_N]."""
     with torch.no_grad(), autocast():
         logits = model.get_output_embeddings()(predicting_states(model, batch))
-    return _token_statistics(logits.float() / temperature, batch.targets, with_entropy=False)[0]
+    return _token_statistics(_at_least_fp32(logits) / temperature, batch.targets, with_entropy=False)[0]
 
 
 def predicting_states(model: PreTrainedModel, batch: ScoringInput) -> Tensor:
@@ -75,6 +75,11 @@ def predicting_states(model: PreTrainedModel, batch: ScoringInput) -> Tensor:
     ).last_hidden_state
     selected: Tensor = states[batch.predicts]
     return selected
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    """Statistics of a bf16 forward are made in fp32; those of a float64 model stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _token_statistics(logits: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
@@ -88,9 +93,9 @@ def _token_statistics(logits: Tensor, targets: Tensor, with_entropy: bool) -> tu
 
 def new_value_head(policy: PreTrainedModel, seed: int) -> nn.Linear:
     """One linear layer with bias, randomly initialised; small, so that first values are near 0."""
-    head = nn.Linear(policy.config.hidden_size, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        head = nn.Linear(policy.config.hidden_size, 1)
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
     return head

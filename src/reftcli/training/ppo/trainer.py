@@ -20,7 +20,7 @@ from reftcli.models.precision import autocast_for
 from reftcli.problems.prompts import Prompt, PromptBuilder
 from reftcli.recipe.schema import ModelSettings, RlSettings
 from reftcli.rewards.shaping import shape_reward, ungradable_share
-from reftcli.runs.files import JsonlWriter, folder_written_aside, read_jsonl, write_text
+from reftcli.runs.files import JsonlWriter, drop_rows_after, folder_written_aside
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress
@@ -122,8 +122,9 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             TrainingStopped: going on would be wrong (too many ungradable rollouts, a loss that is not a number).
         """
         state = RlState() if resume_from is None else restore_checkpoint(resume_from, self._trained)
-        _drop_rows_after(self._run.metrics_file, state.update)
-        _drop_rows_after(self._run.samples / "rollouts.jsonl", state.update)
+        last_kept = -1 if resume_from is None else state.update
+        drop_rows_after(self._run.metrics_file, last_kept)
+        drop_rows_after(self._run.samples / "rollouts.jsonl", last_kept)
         progress = self._collaborators.progress
         with (
             self._run.metrics() as metrics,
@@ -137,8 +138,9 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 row, batch = self._one_update(state.update)
                 state.update += 1
                 state.tokens += sum(r.completion.total_tokens for r in batch.rollouts)
-                metrics.write({"step": state.update, "time": time.time(), **row})
                 self._save_rollouts(samples, batch, state.update)
+                _stop_if_wrong(row, self._settings)
+                metrics.write({"step": state.update, "time": time.time(), **row})
                 task.advance()
                 task.show(row)
                 if state.update % self._settings.validate_every == 0 or state.update == self._updates:
@@ -168,15 +170,16 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             "seconds_rollout": sampled - started,
             "seconds_update": ended - sampled,
         }
-        _stop_if_wrong(row, self._settings)
         return row, batch
 
     def _rollouts(self, update: int) -> list[Rollout]:
         """Samples one completion for each problem of the batch (this rank's share), grades and rewards it."""
         share = self._order.batch(update)[self.accelerator.process_index :: self.accelerator.num_processes]
         prompts = [self._prompts[i] for i in share]
-        limit = self._settings.max_total_tokens - max(len(prompt.token_ids) for prompt in prompts)
-        decode = Decode("sampled", limit, self._settings.temperature, seed=self._seed, stream=update + 1)
+        total = self._settings.max_total_tokens
+        decode = Decode(
+            "sampled", total, total, temperature=self._settings.temperature, seed=self._seed, stream=update + 1
+        )
         completions = self._collaborators.sampler.sample(prompts, 1, decode)
         texts = [self._collaborators.builder.completion_text(c.prompt, c.token_ids) for c in completions]
         grades = self._collaborators.grader.grade([c.prompt.problem for c in completions], texts)
@@ -206,7 +209,8 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             raise Interrupted(f"stopped after update {state.update} of {self._updates}; go on with --resume")
 
     def _save_rollouts(self, samples: JsonlWriter, batch: RolloutBatch, step: int) -> None:
-        for rollout in batch.rollouts[:_ROLLOUTS_SAVED_PER_UPDATE]:
+        # Those that could not be graded come first: their reasons are what somebody will look for.
+        for rollout in sorted(batch.rollouts, key=lambda r: r.reward.weight)[:_ROLLOUTS_SAVED_PER_UPDATE]:
             completion, grade = rollout.completion, rollout.grade
             record = SampleRecord(
                 item_id=completion.prompt.problem.item_id,
@@ -291,13 +295,3 @@ def _stop_if_wrong(row: Mapping[str, float], settings: RlSettings) -> None:
     wrong = [name for name in ("policy_loss", "value_loss", "grad_norm") if not np.isfinite(row[name])]
     if wrong:
         raise TrainingStopped(f"{', '.join(wrong)} is not a number; lower rl.learning_rate or use model.precision fp32")
-
-
-def _drop_rows_after(file: Path, step: int) -> None:
-    """Forgets what was written after the checkpoint that a resumed run goes on from."""
-    rows = read_jsonl(file)
-    kept = [row for row in rows if int(row.get("step") or 0) <= step]
-    if len(kept) < len(rows):
-        import json
-
-        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))

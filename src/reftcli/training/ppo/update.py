@@ -61,8 +61,8 @@ def rollout_batch(networks: Networks, rollouts: Sequence[Rollout], settings: RlS
     logprobs, values, entropy, ref_logprobs = _score(networks, rollouts, settings.temperature)
     logprobs, ref_logprobs = by_row(logprobs, mask), by_row(ref_logprobs, mask)
     values, entropy = by_row(values, mask), by_row(entropy, mask)
-    row_weight = torch.tensor([rollout.reward.weight for rollout in rollouts], device=device)
-    terminal = torch.tensor([rollout.reward.terminal for rollout in rollouts], device=device)
+    row_weight = values.new_tensor([rollout.reward.weight for rollout in rollouts])
+    terminal = values.new_tensor([rollout.reward.terminal for rollout in rollouts])
 
     kl = maths.kl_per_token(logprobs, ref_logprobs, mask, settings.kl_estimator)
     rewards = maths.token_rewards(terminal, process_rewards(rollouts, mask), kl, mask, settings.kl_coef)

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reftcli.errors import DataError, Interrupted, RuntimeFailure, TrainingStopped
+from reftcli.evaluation.data import data_request
+from reftcli.evaluation.results import read_samples
+from reftcli.grading.interface import Grade, Verdict
+from reftcli.models.source import resolve_model
+from reftcli.problems.load import load_problem_sets
+from reftcli.problems.record import Problem
+from reftcli.recipe.schema import Recipe
+from reftcli.runs.files import read_jsonl
+from reftcli.runs.folder import Run
+from reftcli.runs.progress import Progress, SilentProgress
+from reftcli.training.stages import StageRequest, rl_stage
+
+CONTRACT_KEYS = set(
+    "step time reward_mean accuracy kl entropy completion_length eos_rate truncated_rate ungradable policy_loss "
+    "value_loss clip_fraction grad_norm lr seconds".split()
+)
+
+
+def changed(recipe: Recipe, **rl: Any) -> Recipe:
+    return recipe.model_copy(update={"rl": recipe.rl.model_copy(update=rl)})
+
+
+def request(recipe: Recipe, warm: Run, runs_dir: Path, name: str, resume: Run | None = None) -> StageRequest:
+    sets = load_problem_sets(data_request(recipe.data))
+    source = resolve_model(str(warm.final))
+    return StageRequest(recipe, sets, source, runs_dir, name=name, parent=warm, resume=resume)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(folder).state_dict())
+
+
+def identical(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def metrics(run: Run) -> list[dict[str, Any]]:
+    """Rows without what a clock says."""
+    rows = read_jsonl(run.metrics_file)
+    return [{key: value for key, value in row.items() if key != "time" and "seconds" not in key} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Recipe, warm: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three updates, nobody interrupts."""
+    run, outcome = rl_stage(request(recipe, warm, tmp_path_factory.mktemp("rl"), "rl"), SilentProgress())
+    assert outcome.updates == 3
+    return run
+
+
+def test_updates_change_the_weights_and_both_models_load(finished: Run, warm: Run) -> None:
+    before, after = weights(warm.final), weights(finished.final)
+    assert all(not torch.equal(before[name], after[name]) for name in before if "proj" in name)
+    assert weights(finished.best).keys() == after.keys()
+    for folder in (finished.best, finished.final):
+        assert AutoTokenizer.from_pretrained(folder).eos_token == "<eos>"
+
+
+def test_metrics_have_the_contracts_keys_and_plausible_values(finished: Run) -> None:
+    rows = [row for row in read_jsonl(finished.metrics_file) if "reward_mean" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert row.keys() >= CONTRACT_KEYS
+        assert 0 <= row["reward_mean"] <= 1
+        assert row["eos_rate"] + row["truncated_rate"] == pytest.approx(1)
+        assert row["ungradable"] == 0
+        assert 0 < row["entropy"] < 7
+        assert 0 < row["completion_length"] <= 84
+        assert row["lr"] == pytest.approx(1e-3)
+        assert row["grad_norm"] > 0
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-3), "the policy starts as the reference"
+    assert abs(rows[2]["kl"]) > 1e-3
+
+
+def test_validation_rows_stand_at_the_start_on_the_schedule_and_at_the_end(finished: Run, recipe: Recipe) -> None:
+    rows = [row for row in read_jsonl(finished.metrics_file) if "val_accuracy" in row]
+    assert [(row["step"], row["val_n"]) for row in rows] == [(0, 8), (2, 8), (3, 8)]
+    for row in rows:
+        records = read_samples(finished.samples / f"validation-step-{row['step']}.jsonl")
+        assert len(records) == 8
+        assert {(r.decoding, r.split, r.step) for r in records} == {("greedy", "validation", row["step"])}
+        assert row["val_accuracy"] == sum(r.verdict is Verdict.CORRECT for r in records) / 8
+
+
+def test_the_best_model_is_the_one_of_the_best_validation(finished: Run) -> None:
+    outcome = finished.record()["outcome"]
+    rows = [row for row in read_jsonl(finished.metrics_file) if "val_accuracy" in row]
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert (outcome["best_accuracy"], outcome["best_update"]) == (best["val_accuracy"], best["step"])
+    assert outcome["final_accuracy"] == rows[-1]["val_accuracy"]
+    assert outcome["tokens"] > 3 * 8 * 20
+
+
+def test_rollouts_are_kept_with_their_rewards(finished: Run, recipe: Recipe) -> None:
+    records = read_samples(finished.samples / "rollouts.jsonl")
+    assert {record.step for record in records} == {1, 2, 3}
+    table = recipe.rl.reward_table
+    paid = {Verdict.CORRECT: table.correct, Verdict.WRONG: table.wrong, Verdict.NO_ANSWER: table.no_answer}
+    for record in records:
+        assert record.reward == paid[record.verdict]
+        assert record.prompt.startswith("Question:\n")
+        assert record.logprob is not None
+        assert record.logprob < 0
+
+
+def test_the_record_says_how_it_ended(finished: Run, warm: Run) -> None:
+    record = finished.record()
+    assert (record["stage"], record["status"], record["parent"]) == ("rl", "finished", warm.name)
+    assert len(record["model"]["sha256"]) == 64
+
+
+def test_interrupted_after_one_update_and_resumed_ends_at_the_same_bits(
+    finished: Run, recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any]
+) -> None:
+    progress = stop_after("rl", 1)
+    with pytest.raises(Interrupted, match="stopped after update 1 of 3; go on with --resume"):
+        rl_stage(request(recipe, warm, runs_dir, "cut"), progress)
+    run = Run(runs_dir / "cut")
+    assert run.record()["status"] == "interrupted"
+    assert [number for number, _ in run.step_folders()] == [1]
+    assert progress.said, "the person is told that the work in hand is finished first"
+    assert not run.final.exists()
+    assert weights(run.checkpoints / "step-1" / "model").keys() == weights(warm.final).keys()
+
+    again, outcome = rl_stage(request(recipe, warm, runs_dir, "cut", resume=run), SilentProgress())
+    assert again.record()["status"] == "finished"
+    assert identical(run.final, finished.final)
+    assert identical(run.best, finished.best)
+    assert metrics(run) == metrics(finished)
+    assert (run.samples / "rollouts.jsonl").read_text() == (finished.samples / "rollouts.jsonl").read_text()
+    assert vars_of(outcome) == finished.record()["outcome"]
+
+
+def vars_of(outcome: Any) -> dict[str, Any]:
+    return {name: getattr(outcome, name) for name in outcome.__slots__}
+
+
+def test_resumed_after_a_crash_forgets_what_the_checkpoint_does_not_know(
+    finished: Run, recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any]
+) -> None:
+    """As after kill -9: rows of a later update stand in the files, a checkpoint was being written."""
+    with pytest.raises(Interrupted):
+        rl_stage(request(recipe, warm, runs_dir, "cut"), stop_after("rl", 1))
+    run = Run(runs_dir / "cut")
+    for file in (run.metrics_file, run.samples / "rollouts.jsonl"):
+        complete = file.read_text()
+        file.write_text(complete + complete.splitlines()[-1].replace('"step": 1', '"step": 2') + "\n" + '{"step": 2, "k')
+    partial = run.checkpoints / ".step-2.123.partial" / "model"
+    partial.mkdir(parents=True)
+    rl_stage(request(recipe, warm, runs_dir, "cut", resume=run), SilentProgress())
+    assert identical(run.final, finished.final)
+    assert metrics(run) == metrics(finished)
+
+
+def test_resuming_without_any_checkpoint_starts_again(
+    finished: Run, recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any]
+) -> None:
+    with pytest.raises(Interrupted):
+        rl_stage(request(recipe, warm, runs_dir, "cut"), stop_after("rl", 1))
+    run = Run(runs_dir / "cut")
+    shutil.rmtree(run.checkpoints)
+    rl_stage(request(recipe, warm, runs_dir, "cut", resume=run), SilentProgress())
+    assert identical(run.final, finished.final)
+    assert metrics(run) == metrics(finished)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_one_line(
+    recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any]
+) -> None:
+    with pytest.raises(Interrupted):
+        rl_stage(request(recipe, warm, runs_dir, "cut"), stop_after("rl", 1))
+    run = Run(runs_dir / "cut")
+    state = run.checkpoints / "step-1" / "trainer_state.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(RuntimeFailure, match=r"step-1 cannot be resumed from: .") as caught:
+        rl_stage(request(recipe, warm, runs_dir, "cut", resume=run), SilentProgress())
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoints_are_kept_to_the_newest(recipe: Recipe, warm: Run, runs_dir: Path) -> None:
+    small = changed(recipe, checkpoint_every=1, keep=2, validate_every=50)
+    run, _ = rl_stage(request(small, warm, runs_dir, "kept"), SilentProgress())
+    assert [number for number, _ in run.step_folders()] == [2, 3]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-2", "step-3"]
+    assert identical(run.checkpoints / "step-3" / "model", run.final)
+
+
+class SomeUngradable:
+    """A grader that cannot judge every n-th completion."""
+
+    spec = {"type": "test"}
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def grade(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Grade]:
+        bad = Grade.of(Verdict.UNGRADABLE, why="the judge was away")
+        return [bad if i % self._every == self._every - 1 else Grade.of(Verdict.CORRECT) for i in range(len(problems))]
+
+    def same_answer(self, problem: Problem, a: str, b: str) -> bool:
+        return a == b
+
+    def close(self) -> None:
+        return None
+
+
+def test_more_than_5_percent_ungradable_ends_the_run_and_the_reasons_are_on_disk(
+    recipe: Recipe, warm: Run, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reftcli.evaluation.experiment.grader_of", lambda recipe, sets: SomeUngradable(8))
+    with pytest.raises(TrainingStopped, match=r"12% of the rollouts could not be graded .*rollouts\.jsonl"):
+        rl_stage(request(recipe, warm, runs_dir, "stopped"), SilentProgress())
+    run = Run(runs_dir / "stopped")
+    assert run.record()["status"] == "failed"
+    assert "could not be graded" in run.record()["error"]
+    why = [r.why for r in read_samples(run.samples / "rollouts.jsonl") if r.verdict is Verdict.UNGRADABLE]
+    assert why == ["the judge was away"]
+    assert not run.final.exists()
+
+
+def test_fewer_ungradable_ones_are_counted_and_left_out_of_the_means(
+    recipe: Recipe, warm: Run, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reftcli.evaluation.experiment.grader_of", lambda recipe, sets: SomeUngradable(8))
+    run, _ = rl_stage(
+        request(changed(recipe, max_ungradable=0.2, updates=1), warm, runs_dir, "counted"), SilentProgress()
+    )
+    row = next(row for row in read_jsonl(run.metrics_file) if "reward_mean" in row)
+    assert (row["ungradable"], row["reward_mean"], row["accuracy"]) == (0.125, 1.0, 1.0)
+
+
+def test_a_batch_larger_than_the_problems_is_refused(recipe: Recipe, warm: Run, runs_dir: Path) -> None:
+    with pytest.raises(DataError, match=r"96 training problems do not fill rl\.batch_size 97; lower it"):
+        rl_stage(request(changed(recipe, batch_size=97, mini_batch_size=None), warm, runs_dir, "big"), SilentProgress())
+
+
+def test_prompts_over_the_limit_are_left_out_and_listed(recipe: Recipe, warm: Run, runs_dir: Path) -> None:
+    progress: Progress = SilentProgress()
+    with pytest.raises(DataError, match="no training problem has a prompt of at most 5 tokens"):
+        rl_stage(request(changed(recipe, max_prompt_tokens=5), warm, runs_dir, "short"), progress)
+    dropped = read_jsonl(runs_dir / "short" / "dropped.jsonl")
+    assert len(dropped) == 96
+    assert all("limit 5" in row["reason"] for row in dropped)
