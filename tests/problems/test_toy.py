@@ -10,7 +10,7 @@ from reftcli.grading.interface import Verdict
 from reftcli.problems.prompts import ANSWER_TRIGGER
 from reftcli.problems.record import Problem
 from reftcli.problems.splits import normalised_question
-from reftcli.problems.toy import LEVELS, LETTERS, toy_problem_sets
+from reftcli.problems.toy import LETTERS, LEVELS, toy_problem_sets
 
 SIZES = {"train_size": 60, "validation_size": 20, "test_size": 30}
 

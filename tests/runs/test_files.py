@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -137,9 +137,14 @@ def test_a_folder_whose_writer_fails_stays_as_it_was(tmp_path: Path, error: Base
     folder = tmp_path / "best"
     with folder_written_aside(folder) as aside:
         (aside / "old").write_text("old")
-    with pytest.raises((Broke, KeyboardInterrupt, RuntimeFailure)), folder_written_aside(folder) as aside:
-        (aside / "new").write_text("new")
-        raise error
+
+    def fail_midway() -> None:
+        with folder_written_aside(folder) as aside:
+            (aside / "new").write_text("new")
+            raise error
+
+    with pytest.raises((Broke, KeyboardInterrupt, RuntimeFailure)):
+        fail_midway()
     assert names(tmp_path) == ["best"]
     assert names(folder) == ["old"]
 
@@ -167,12 +172,12 @@ def test_what_a_killed_writer_left_is_not_mixed_in(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Iterator[Path]:
+def rows(tmp_path: Path) -> Path:
     file = tmp_path / "rows.jsonl"
     with JsonlWriter(file) as writer:
         writer.write({"step": 1, "text": "a\nb\u2028c"})
         writer.write({"step": 2})
-    yield file
+    return file
 
 
 def test_a_row_is_on_disk_before_the_next(tmp_path: Path) -> None:
@@ -220,11 +225,16 @@ def test_a_missing_file_has_no_rows(tmp_path: Path) -> None:
     assert read_jsonl(tmp_path / "absent.jsonl") == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_rows_on_a_full_disk() -> None:
-    writer = JsonlWriter(Path("/dev/full"))
-    with pytest.raises(RuntimeFailure, match="/dev/full: the disk is full"):
-        writer.write({"step": 1})
+def test_rows_on_a_full_disk(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullDisk(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = JsonlWriter(rows)
+    monkeypatch.setattr(writer, "_file", FullDisk())
+    with pytest.raises(RuntimeFailure, match=r"rows\.jsonl: the disk is full"):
+        writer.write({"step": 3})
+    assert [row["step"] for row in read_jsonl(rows)] == [1, 2]
 
 
 def test_sha256_of_files_is_over_their_contents_in_order(tmp_path: Path) -> None:

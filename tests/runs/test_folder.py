@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -91,12 +92,9 @@ def test_the_record_says_how_it_ended(
     tmp_path: Path, error: BaseException | None, status: str, reason: str | None
 ) -> None:
     run = make(tmp_path, "mine")
-    try:
-        with run.recorded():
-            if error is not None:
-                raise error
-    except BaseException as raised:  # noqa: BLE001 - it must be the one that was raised
-        assert raised is error
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error)), run.recorded():
+        if error is not None:
+            raise error
     record = run.record()
     assert (record["status"], record.get("error")) == (status, reason)
     assert record["ended"] >= record["started"]
@@ -110,8 +108,8 @@ def test_the_first_error_is_shown_when_the_record_cannot_be_written(
     def fail(*_: object) -> None:
         raise RuntimeFailure("the disk is full")
 
+    monkeypatch.setattr(folder_module, "write_json", fail)
     with pytest.raises(ZeroDivisionError), run.recorded():
-        monkeypatch.setattr(folder_module, "write_json", fail)
         raise ZeroDivisionError
     with pytest.raises(RuntimeFailure, match="the disk is full"), run.recorded():
         pass
@@ -166,7 +164,7 @@ def test_latest_finished_picks_by_stage_status_and_fields(tmp_path: Path) -> Non
 
 
 def test_opening_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="it has no run.json"):
+    with pytest.raises(UsageError, match=r"it has no run\.json"):
         open_run(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match="is not a run"):

@@ -142,7 +142,7 @@ def exact_probabilities(temperature: float = 1.0) -> torch.Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
 def test_frequencies_are_the_models_probabilities(temperature: float) -> None:
     n, p = 3000, exact_probabilities(temperature)
-    counts = first_tokens(Decode("sampled", 1, temperature, seed=11), n)
+    counts = first_tokens(Decode("sampled", 1, temperature=temperature, seed=11), n)
     expected = (p * n).tolist()
     common = [token for token in range(VOCABULARY) if expected[token] >= 5]
     assert len(common) >= 4
@@ -208,6 +208,14 @@ def test_prompt_and_completion_stay_within_the_context() -> None:
     assert any(c.total_tokens == 22 for c in narrow)
     for completion in narrow:
         assert completion.total_tokens <= 22
+        ids = wide[completion.prompt.problem.item_id, completion.sample_index][0]
+        assert completion.token_ids == ids[: 22 - len(completion.prompt.token_ids)]
+
+
+def test_the_limit_of_prompt_and_completion_together() -> None:
+    wide = drawn(sampler().sample(prompts(), 4, SAMPLED))
+    assert max(len(prompt.token_ids) for prompt in prompts()) < 22
+    for completion in sampler().sample(prompts(), 4, Decode("sampled", 24, max_total_tokens=22, seed=7)):
         ids = wide[completion.prompt.problem.item_id, completion.sample_index][0]
         assert completion.token_ids == ids[: 22 - len(completion.prompt.token_ids)]
 

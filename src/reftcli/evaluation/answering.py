@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reftcli.evaluation.results import SampleRecord
 from reftcli.grading.interface import Grade, Grader, Verdict
@@ -80,7 +80,8 @@ class Answerer:
     def _unanswered(self, prompt: Prompt, index: int, split: Split, decode: Decode) -> SampleRecord:
         why = f"the prompt of {len(prompt.token_ids)} tokens does not fit the model's context of {self.context}"
         grade = Grade.of(Verdict.NO_ANSWER, why=why)
-        return self._record(Completion(prompt, index, (), (), ended=True), "", grade, split, decode)
+        record = self._record(Completion(prompt, index, (), (), ended=True), "", grade, split, decode)
+        return replace(record, logprob=None)  # nothing was generated, so there is nothing that it could be of
 
 
 def accuracy(records: Sequence[SampleRecord]) -> float:

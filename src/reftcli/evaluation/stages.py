@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reftcli.errors import DataError, Interrupted, UsageError
-from reftcli.evaluation.experiment import Experiment
 from reftcli.evaluation.results import Results, SampleRecord, derive_results, read_samples
 from reftcli.grading.interface import Grader
 from reftcli.problems.record import AnswerKind, Problem, Split
@@ -18,6 +17,9 @@ from reftcli.runs.files import JsonlWriter, write_json, write_text
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import stop_on_signal
 from reftcli.sampling.interface import Decode
+
+if TYPE_CHECKING:  # it loads torch, which `vote` does without
+    from reftcli.evaluation.experiment import Experiment
 
 _ANSWERS_PER_CHUNK = 512
 """Completions that are decoded and graded before they are written: what Ctrl-C can lose."""
@@ -76,6 +78,30 @@ def evaluate(
     )
     write_json(run.results / f"{label}.json", evaluation.to_json())
     return evaluation
+
+
+def collect(
+    experiment: Experiment, problems: Sequence[Problem], split: Split, n: int, decode: Decode, file: Path
+) -> list[SampleRecord]:
+    """``n`` graded completions of each problem, appended to a samples file as they come.
+
+    Raises:
+        Interrupted: somebody asked to stop; what was done is in the file.
+    """
+    records: list[SampleRecord] = []
+    progress = experiment.progress
+    with (
+        JsonlWriter(file) as writer,
+        stop_on_signal(progress.say) as stop,
+        progress.task(f"{split}, {decode.decoding}", len(problems) * n, "completion") as task,
+    ):
+        for chunk in experiment.answerer.in_chunks(problems, split, n, decode, task, _ANSWERS_PER_CHUNK):
+            records += chunk
+            for record in chunk:
+                writer.write(record.to_json())
+            if stop:
+                raise Interrupted(f"stopped; {len(records)} completions of this pass are in {file}")
+    return records
 
 
 def _passes(experiment: Experiment, k: int | None) -> list[tuple[Decode, int]]:

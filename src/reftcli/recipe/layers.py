@@ -135,10 +135,8 @@ def _explain(detail: Mapping[str, Any]) -> str:
 def _suggestion(location: Sequence[str]) -> str:
     keys = setting_keys()
     full = ".".join(location)
-    near = difflib.get_close_matches(full, keys, n=1, cutoff=0.6)
-    if not near:
-        same_name = [key for key in keys if key.rsplit(".", 1)[-1] == location[-1]]
-        near = same_name[:1]
+    same_name = [key for key in keys if key.rsplit(".", 1)[-1] == location[-1]]
+    near = same_name[:1] or difflib.get_close_matches(full, keys, n=1, cutoff=0.6)
     if not near:
         last = difflib.get_close_matches(location[-1], [key.rsplit(".", 1)[-1] for key in keys], n=1, cutoff=0.7)
         near = [key for key in keys if last and key.rsplit(".", 1)[-1] == last[0]][:1]

@@ -50,7 +50,8 @@ def _own_results(run: Run) -> list[AccuracyRow]:
 
 def _samples(run: Run) -> list[ShownSample]:
     """A few right and a few wrong completions of the newest samples file."""
-    files = [run.samples / "test.jsonl", *sorted(run.samples.glob("validation-step-*.jsonl"))[-1:]]
+    validations = sorted(run.samples.glob("validation-step-*.jsonl"), key=_step)
+    files = [run.samples / "test.jsonl", *validations[-1:]]
     records: list[SampleRecord] = next((read_samples(file) for file in files if file.is_file()), [])
     greedy = [record for record in records if record.decoding == "greedy"]
     shown = []
@@ -59,6 +60,11 @@ def _samples(run: Run) -> list[ShownSample]:
     return [
         ShownSample(r.prompt, r.completion, r.predicted_answer, r.gold_answer, str(r.verdict), r.why) for r in shown
     ]
+
+
+def _step(file: Path) -> int:
+    number = file.stem.removeprefix("validation-step-")
+    return int(number) if number.isdigit() else -1
 
 
 def _facts(record: dict[str, Any]) -> dict[str, str]:

@@ -145,8 +145,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and line.strip():
+    *lines, _ = path.read_bytes().split(b"\n")  # not splitlines(): texts may hold U+2028 and the like
+    for line in lines:
+        if line.strip():
             rows.append(json.loads(line))
     return rows
 

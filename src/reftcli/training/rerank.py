@@ -12,12 +12,12 @@ from reftcli.errors import DataError
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
 from reftcli.evaluation.results import SampleRecord, read_samples
 from reftcli.evaluation.reward_scores import score_completions, score_samples
-from reftcli.evaluation.stages import Evaluation, evaluate, with_reranking
+from reftcli.evaluation.stages import Evaluation, evaluate, grader_file, with_reranking
 from reftcli.metrics.ranking import auc
 from reftcli.models.load import load_classifier, save_model
 from reftcli.models.source import ModelSource
 from reftcli.problems.record import Problem
-from reftcli.runs.files import JsonlWriter, folder_written_aside
+from reftcli.runs.files import JsonlWriter, folder_written_aside, write_json
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import stop_on_signal
 from reftcli.runs.progress import Progress
@@ -118,9 +118,11 @@ def _training_samples(run: Run, warmup: Experiment) -> list[SampleRecord]:
     n = settings.samples_per_problem
     decode = Decode("sampled", sampling.max_new_tokens, temperature=sampling.temperature, seed=warmup.recipe.seed)
     records: list[SampleRecord] = []
+    file = run.samples / "train.jsonl"
+    write_json(grader_file(file), warmup.grader.spec)
     with (
         warmup.progress.task("sampling for the reward model", len(problems) * n, "completion") as task,
-        JsonlWriter(run.samples / "train.jsonl") as writer,
+        JsonlWriter(file) as writer,
         stop_on_signal(warmup.progress.say) as stop,
     ):
         for chunk in warmup.answerer.in_chunks(problems, "train", n, decode, task, _SAMPLES_PER_CHUNK):

@@ -81,8 +81,15 @@ def run_warmup(
             callbacks=[watcher],
         )
         trainer.remove_callback(PrinterCallback)
-        with disk_errors(run.checkpoints), latest_as_trainer_wants(run) if resume else nullcontext() as checkpoint:
-            trainer.train(resume_from_checkpoint=checkpoint)
+        if steps and steps[-1][0] >= last_step:
+            # Trainer asks its callbacks only after a step, so it would take one too many.
+            watcher.step, folder = steps[-1]
+            saved = type(loaded.model).from_pretrained(folder / "model", dtype=torch.float32)
+            loaded.model.load_state_dict(saved.state_dict())
+            task.advance(last_step)
+        else:
+            with disk_errors(run.checkpoints), latest_as_trainer_wants(run) if resume else nullcontext() as checkpoint:
+                trainer.train(resume_from_checkpoint=checkpoint)
         if stop and watcher.step < last_step:
             raise Interrupted(f"stopped after step {watcher.step} of {last_step}; go on with --resume")
         loaded.model.eval()
@@ -154,8 +161,6 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.step = state.global_step
         self._task.advance(state.global_step)
-        if self.step >= self._last_step:
-            control.should_training_stop = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.step = state.global_step

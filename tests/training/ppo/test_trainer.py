@@ -22,10 +22,24 @@ from reftcli.runs.folder import Run
 from reftcli.runs.progress import Progress, SilentProgress
 from reftcli.training.stages import StageRequest, rl_stage
 
-CONTRACT_KEYS = set(
-    "step time reward_mean accuracy kl entropy completion_length eos_rate truncated_rate ungradable policy_loss "
-    "value_loss clip_fraction grad_norm lr seconds".split()
-)
+CONTRACT_KEYS = {
+    "step",
+    "time",
+    "reward_mean",
+    "accuracy",
+    "kl",
+    "entropy",
+    "completion_length",
+    "eos_rate",
+    "truncated_rate",
+    "ungradable",
+    "policy_loss",
+    "value_loss",
+    "clip_fraction",
+    "grad_norm",
+    "lr",
+    "seconds",
+}
 
 
 def changed(recipe: Recipe, **rl: Any) -> Recipe:
@@ -157,7 +171,9 @@ def test_resumed_after_a_crash_forgets_what_the_checkpoint_does_not_know(
     run = Run(runs_dir / "cut")
     for file in (run.metrics_file, run.samples / "rollouts.jsonl"):
         complete = file.read_text()
-        file.write_text(complete + complete.splitlines()[-1].replace('"step": 1', '"step": 2') + "\n" + '{"step": 2, "k')
+        file.write_text(
+            complete + complete.splitlines()[-1].replace('"step": 1', '"step": 2') + "\n" + '{"step": 2, "k'
+        )
     partial = run.checkpoints / ".step-2.123.partial" / "model"
     partial.mkdir(parents=True)
     rl_stage(request(recipe, warm, runs_dir, "cut", resume=run), SilentProgress())
@@ -201,9 +217,8 @@ def test_checkpoints_are_kept_to_the_newest(recipe: Recipe, warm: Run, runs_dir:
 class SomeUngradable:
     """A grader that cannot judge every n-th completion."""
 
-    spec = {"type": "test"}
-
     def __init__(self, every: int) -> None:
+        self.spec = {"type": "test"}
         self._every = every
 
     def grade(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Grade]:

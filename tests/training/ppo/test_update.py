@@ -157,9 +157,7 @@ def reference_loss(nets: Networks, rollouts: Sequence[Rollout], targets: Targets
         for t in range(len(now.logprobs)):
             advantage, goal, old = targets.advantages[b][t], targets.returns[b][t], targets.old_values[b][t]
             ratio = torch.exp(now.logprobs[t] - targets.old_logprobs[b][t])
-            policy = torch.max(
-                -advantage * ratio, -advantage * torch.clamp(ratio, 1 - s.clip_range, 1 + s.clip_range)
-            )
+            policy = torch.max(-advantage * ratio, -advantage * torch.clamp(ratio, 1 - s.clip_range, 1 + s.clip_range))
             near = torch.clamp(now.values[t], old - s.value_clip_range, old + s.value_clip_range)
             value = 0.5 * torch.max((now.values[t] - goal) ** 2, (near - goal) ** 2)
             losses.append(policy + s.vf_coef * value)
@@ -333,7 +331,11 @@ def test_each_mini_batch_is_a_step_and_each_row_is_in_one_of_them() -> None:
     nets = networks()
     recorder = Recorder(nets.policy)
     statistics = update_policy(
-        nets, recorder, rollout_batch(nets, rollouts, settings), settings, np.random.default_rng(0)  # type: ignore[arg-type]
+        nets,
+        recorder,
+        rollout_batch(nets, rollouts, settings),
+        settings,
+        np.random.default_rng(0),  # type: ignore[arg-type]
     )
     assert len(recorder.steps) == len(statistics.policy_loss) == 2
     mean = {name: sum(step[name] for step in recorder.steps) / 2 for name in recorder.steps[0]}
@@ -347,7 +349,11 @@ def test_gradients_are_clipped_to_the_norm_of_the_setting() -> None:
     nets = networks(dtype=torch.float32)
     recorder = Recorder(nets.policy)
     statistics = update_policy(
-        nets, recorder, rollout_batch(nets, rollouts, settings), settings, np.random.default_rng(0)  # type: ignore[arg-type]
+        nets,
+        recorder,
+        rollout_batch(nets, rollouts, settings),
+        settings,
+        np.random.default_rng(0),  # type: ignore[arg-type]
     )
     norm = torch.stack([gradient.norm() for gradient in recorder.steps[0].values()]).norm()
     assert float(norm) == pytest.approx(0.01, rel=1e-3)
@@ -358,7 +364,11 @@ def test_losses_reported_are_those_of_the_reference() -> None:
     rollouts, nets = random_rollouts(18, MIXED), networks()
     settings = SETTINGS.model_copy(update={"batch_size": 4})
     statistics = update_policy(
-        nets, Recorder(nets.policy), rollout_batch(nets, rollouts, settings), settings, np.random.default_rng(0)  # type: ignore[arg-type]
+        nets,
+        Recorder(nets.policy),
+        rollout_batch(nets, rollouts, settings),
+        settings,
+        np.random.default_rng(0),  # type: ignore[arg-type]
     )
     naive = networks()
     loss = reference_loss(naive, rollouts, reference_targets(naive, rollouts, settings), settings)
@@ -373,7 +383,7 @@ def test_the_first_ratio_is_1_in_fp32_for_what_the_sampler_drew(temperature: flo
     nets = networks(micro=3, dtype=torch.float32)
     prompts = [Prompt(Problem(f"p{i}", "?", "1"), "?", tuple(range(3, 4 + 3 * i))) for i in range(7)]
     sampler = TorchSampler(nets.policy.policy, eos_token_id=EOS, pad_token_id=EOS, batch_size=4, context=128)
-    drawn = sampler.sample(prompts, 1, Decode("sampled", 12, temperature, seed=1))
+    drawn = sampler.sample(prompts, 1, Decode("sampled", 12, temperature=temperature, seed=1))
     rollouts = [Rollout(c, "", Grade.of(Verdict.CORRECT), Reward(1.0)) for c in drawn]
     assert len({len(c.token_ids) for c in drawn}) > 1
     settings = SETTINGS.model_copy(update={"batch_size": 7, "temperature": temperature})
