@@ -341,7 +341,8 @@ def test_a_second_eval_leaves_the_run_as_it_was(session: Any) -> None:
     record = session.record("rl")
     with unchanged(run / "best", run / "final", run / "checkpoints"):
         again = session.call("eval", "--majority-vote", "4", "--json")
-    assert again.json == session.called["eval"].json
+    assert again.json == {**session.called["eval"].json, "samples_file": "runs/rl/samples/test-2.jsonl"}
+    assert (run / "samples" / "test-2.jsonl").read_bytes() == session.kept["samples"]
     assert session.record("rl") == record
     assert (run / "samples" / "test.jsonl").read_bytes() == session.kept["samples"]
 
@@ -354,8 +355,8 @@ def test_an_interrupted_eval_leaves_the_earlier_samples(session: Any, monkeypatc
     monkeypatch.setattr("reftcli.evaluation.stages.stop_on_signal", asked)
     called = session.call("eval")
     assert called.code == 130
-    unfinished = session.run("rl") / "samples" / "test.partial.jsonl"
-    assert called.errors[-1] == "reft: stopped; 12 completions are in runs/rl/samples/test.partial.jsonl"
+    unfinished = session.run("rl") / "samples" / "test-3.partial.jsonl"
+    assert called.errors[-1] == "reft: stopped; 12 completions are in runs/rl/samples/test-3.partial.jsonl"
     assert len(unfinished.read_text().splitlines()) == 12
     assert (session.run("rl") / "samples" / "test.jsonl").read_bytes() == session.kept["samples"]
     unfinished.unlink()

@@ -13,7 +13,7 @@ import pytest
 from reftcli.errors import DataError, Interrupted, UsageError
 from reftcli.evaluation.data import data_request
 from reftcli.evaluation.experiment import Experiment, chosen, grader_of, open_experiment
-from reftcli.evaluation.results import read_samples
+from reftcli.evaluation.results import newest_samples, read_samples
 from reftcli.evaluation.stages import evaluate, grader_file, recount, with_reranking
 from reftcli.grading.build import build_grader, grader_from_spec
 from reftcli.grading.interface import Grade, Verdict
@@ -117,13 +117,18 @@ def test_the_same_evaluation_again_gives_the_same_samples(recipe: Recipe, tmp_pa
     assert texts[0] == texts[1]
 
 
-def test_evaluating_again_replaces_the_samples(recipe: Recipe, tmp_path: Path) -> None:
+def test_evaluating_again_keeps_the_earlier_samples(recipe: Recipe, tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with opened(recipe) as experiment:
         evaluate(run, experiment, experiment.sets.test, "test", 2, "test")
         evaluate(run, experiment, experiment.sets.test, "test", None, "test")
-    assert len(read_samples(run.samples / "test.jsonl")) == 6
-    assert json.loads((run.results / "test.json").read_text())["maj"] == {}
+    assert len(read_samples(run.samples / "test.jsonl")) == 18
+    assert len(read_samples(run.samples / "test-2.jsonl")) == 6
+    assert run.labels("test") == ["test-2", "test"]
+    assert newest_samples(run, "test") == run.samples / "test-2.jsonl"
+    assert newest_samples(run, "test", samples_per_problem=2) == run.samples / "test.jsonl"
+    assert newest_samples(run, "test", samples_per_problem=3) is None
+    assert json.loads((run.results / "test-2.json").read_text())["maj"] == {}
 
 
 def test_recounting_gives_the_same_numbers(recipe: Recipe, tmp_path: Path) -> None:
@@ -189,11 +194,12 @@ def test_reranking_picks_by_score_and_keeps_the_other_numbers(recipe: Recipe, tm
     run, rerank = new_run(tmp_path), new_run(tmp_path, "rerank")
     with opened(recipe) as experiment:
         evaluation = evaluate(run, experiment, experiment.sets.test, "test", 4, "test")
-        sampled = [r for r in read_samples(evaluation.samples_file) if r.decoding == "sampled"]
+        records = read_samples(evaluation.samples_file)
+        sampled = [r for r in records if r.decoding == "sampled"]
         oracle = {(r.item_id, r.sample_index): float(r.verdict is Verdict.CORRECT) for r in sampled}
-        best = with_reranking(evaluation, rerank, experiment, experiment.sets.test, oracle, "test")
+        best = with_reranking(rerank, experiment, experiment.sets.test, records, oracle, "test")
         worst_scores = {key: 1 - score for key, score in oracle.items()}
-        worst = with_reranking(evaluation, rerank, experiment, experiment.sets.test, worst_scores, "worst")
+        worst = with_reranking(rerank, experiment, experiment.sets.test, records, worst_scores, "worst")
     results = evaluation.results
     assert results.measures["oracle"].accuracy > 0
     assert best.results.by_k("rerank")[4].accuracy == results.measures["oracle"].accuracy

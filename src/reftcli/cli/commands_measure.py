@@ -15,6 +15,7 @@ from reftcli.errors import GateFailed, UsageError
 if TYPE_CHECKING:
     from reftcli.cli.settings import Start
     from reftcli.grading.interface import Grader
+    from reftcli.runs.folder import Run
 
 
 def evaluate(
@@ -127,8 +128,10 @@ def _measured(
             from reftcli.evaluation.reward_scores import load_and_score
             from reftcli.evaluation.stages import with_reranking
 
-            scores = load_and_score(scorer, read_samples(evaluation.samples_file), start.recipe, progress)
-            evaluation = with_reranking(evaluation, run, experiment, problems, scores, label)
+            records = read_samples(evaluation.samples_file)
+            scores = load_and_score(scorer, records, start.recipe, progress)
+            label = evaluation.samples_file.stem
+            evaluation = with_reranking(run, experiment, problems, records, scores, label)
     return evaluation.to_json()
 
 
@@ -166,44 +169,45 @@ def vote(
         options.Kind | None,
         typer.Option("--answer", help="Kind of answer where no grader is saved.", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the subsets for k < K.")] = 42,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the subsets for k < K; default: the run's.", show_default=False)
+    ] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     json_: options.Json = False,
 ) -> None:
     """Count the votes of saved samples again: no model is loaded."""
     from reftcli.evaluation.stages import recount
 
-    run_name, dataset, file = _samples_of(source, runs_dir)
+    run, file = _samples_of(source, runs_dir)
+    record = run.record() if run else {}
     ks = _sizes(k)
     grader = _saved_grader(file, answer)
     try:
         kind: Any = answer.value if answer else grader.spec.get("answer", "number")
-        results, split = recount(file, grader, kind, ks, seed)
+        results, split = recount(file, grader, kind, ks, record.get("seed", 42) if seed is None else seed)
     finally:
         grader.close()
-    _show_results(results.to_json(run_name, dataset, split, str(file)), json_)
+    _show_results(results.to_json(run.name if run else "", record.get("dataset", ""), split, str(file)), json_)
 
 
-def _samples_of(source: str | None, runs_dir: Path) -> tuple[str, str, Path]:
-    """(run, data set, samples file) of a samples file or a run."""
+def _samples_of(source: str | None, runs_dir: Path) -> tuple[Run | None, Path]:
+    """A samples file and the run it belongs to, from a samples file or a run."""
     from reftcli.cli.settings import named_run
+    from reftcli.evaluation.results import newest_samples
     from reftcli.runs.folder import open_run
 
     if source is not None and Path(source).is_file():
-        file = Path(source)
-        folder = file.parent.parent
-        if (folder / "run.json").is_file():
-            return folder.name, str(open_run(folder).record().get("dataset", "")), file
-        return "", "", file
+        folder = Path(source).parent.parent
+        return open_run(folder) if (folder / "run.json").is_file() else None, Path(source)
     if source is not None and not Path(source).exists() and source.endswith((".jsonl", ".json")):
         raise UsageError(f"no samples file {source!r}")
     run = named_run(source, runs_dir)
-    file = run.samples / "test.jsonl"
-    if not file.is_file():
+    newest = newest_samples(run, "test", samples_per_problem=1) or newest_samples(run, "test")
+    if newest is None:
         raise UsageError(
             f"{run.folder} has no samples/test.jsonl; run `reft eval {run.name} --majority-vote 100` first"
         )
-    return run.name, str(run.record().get("dataset", "")), file
+    return run, newest
 
 
 def _sizes(text: str | None) -> list[int] | None:
@@ -313,11 +317,13 @@ def compare(
 
 def _outcomes(name: str, measure: str, split: str, seed: int, runs_dir: Path) -> dict[str, float]:
     from reftcli.cli.settings import named_run
+    from reftcli.evaluation.results import newest_samples
     from reftcli.evaluation.stages import recount
 
     run = named_run(name, runs_dir)
-    file = run.samples / f"{split}.jsonl"
-    if not file.is_file():
+    needed = 0 if measure == "greedy" else 1
+    file = newest_samples(run, split, needed) or newest_samples(run, split)
+    if file is None:
         raise UsageError(f"{run.folder} has no samples/{split}.jsonl; run `reft eval {run.name}` first")
     grader = _saved_grader(file, None)
     try:

@@ -133,12 +133,11 @@ def rerank(
     # An RL run started from the warm-up model; a warm-up run is that model itself.
     started_from_warmup = start.run.record()["stage"] == "rl"
     warmup_source = source_of_run(start.run) if started_from_warmup else request.source
-    saved = start.run.samples / "test.jsonl"
     quiet_libraries()
     from reftcli.reports.tables import accuracy_rows, accuracy_table
     from reftcli.training.rerank import rerank_stage
 
-    run, outcome = rerank_stage(request, warmup_source, saved if saved.is_file() else None, TerminalProgress())
+    run, outcome = rerank_stage(request, warmup_source, start.run, TerminalProgress())
     result = outcome.evaluation.to_json()
     found = {
         "training_samples": outcome.training_samples,

@@ -136,7 +136,7 @@ class _Demo:
             rerank_stage,
             self._request("rerank", parent=rl, start=rl.best),
             self._request("rl", start=warmup.final).source,
-            rl_test.samples_file,
+            rl,
         )
         self._seconds["all"] = time.perf_counter() - started
         tests = {"warm-up": warmup_test, "SFT": sft_test, "ReFT": rl_test, "rerank": rerank_outcome.evaluation}
@@ -216,7 +216,7 @@ class _Demo:
         )
         page = write_run_page(runs["ReFT"], rows, result.notes[:-1])
         result = dataclasses.replace(result, report=str(page))
-        write_json(runs["ReFT"].results / "demo.json", result.to_json())
+        write_json(runs["ReFT"].folder / "demo.json", result.to_json())
         return result
 
 

@@ -22,6 +22,7 @@ from reftcli.metrics.intervals import Interval, interval_of_mean
 from reftcli.metrics.pass_at_k import pass_at_k
 from reftcli.metrics.ranking import ranked_answered, rerank_at_k
 from reftcli.metrics.voting import NO_VOTE, IntArray, choose_subsets, cluster_answers, maj_at_k
+from reftcli.runs.folder import Run
 
 Decoding = Literal["greedy", "sampled"]
 
@@ -148,6 +149,15 @@ def _parsed(line: bytes, where: str) -> object:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise DataError(f"{where}: not a line of JSON in UTF-8 ({error})") from error
+
+
+def newest_samples(run: Run, split: str, samples_per_problem: int = 0) -> Path | None:
+    """The samples file of the newest evaluation of a split that has at least so many samples for each problem."""
+    for label in run.labels(split):
+        results = json.loads(run.results_file(label).read_text(encoding="utf-8"))
+        if results.get("samples_per_problem", 0) >= samples_per_problem:
+            return run.samples_file(label)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ def evaluate(
     """Greedy answers, and ``k`` sampled ones for voting, to all the problems; written as they come.
 
     Args:
-        label: part of the file names: ``samples/LABEL.jsonl`` and ``eval/LABEL.json``.
+        label: part of the file names: ``samples/LABEL.jsonl`` and ``eval/LABEL.json``; numbered where such results
+            stand already, because nothing is overwritten.
 
     Raises:
         DataError: there is no problem.
@@ -56,27 +57,17 @@ def evaluate(
     """
     if not problems:
         raise DataError(f"the split {split} has no problem")
-    samples_file = run.samples / f"{label}.jsonl"
-    # Samples of an earlier evaluation stay until these are complete.
+    label = run.free_label(label)
+    samples_file = run.samples_file(label)
     unfinished = samples_file.with_suffix(".partial.jsonl")
     unfinished.unlink(missing_ok=True)
     records: list[SampleRecord] = []
-    with JsonlWriter(unfinished) as writer, stop_on_signal(experiment.progress.say) as stop:
-        for decode, n in _passes(experiment, k):
-            with experiment.progress.task(f"{split}, {decode.decoding}", len(problems) * n, "completion") as task:
-                for chunk in experiment.answerer.in_chunks(problems, split, n, decode, task, _ANSWERS_PER_CHUNK):
-                    records += chunk
-                    for record in chunk:
-                        writer.write(record.to_json())
-                    if stop:
-                        raise Interrupted(f"stopped; {len(records)} completions are in {unfinished}")
+    for decode, n in _passes(experiment, k):
+        records += collect(experiment, problems, split, n, decode, unfinished)
     unfinished.replace(samples_file)
     write_json(grader_file(samples_file), experiment.grader.spec)
-    results = _derived(records, problems, experiment.grader, None, experiment.recipe.seed)
-    evaluation = Evaluation(
-        run.name, experiment.recipe.data.dataset, split, results, samples_file, experiment.grader.spec
-    )
-    write_json(run.results / f"{label}.json", evaluation.to_json())
+    evaluation = _evaluation(run, experiment, problems, records, label)
+    write_json(run.results_file(label), evaluation.to_json())
     return evaluation
 
 
@@ -100,7 +91,7 @@ def collect(
             for record in chunk:
                 writer.write(record.to_json())
             if stop:
-                raise Interrupted(f"stopped; {len(records)} completions of this pass are in {file}")
+                raise Interrupted(f"stopped; {len(records)} completions are in {file}")
     return records
 
 
@@ -173,19 +164,26 @@ def _with_scores(records: Sequence[SampleRecord], scores: Mapping[tuple[str, int
 
 
 def with_reranking(
-    evaluation: Evaluation,
     run: Run,
     experiment: Experiment,
     problems: Sequence[Problem],
+    records: Sequence[SampleRecord],
     scores: Mapping[tuple[str, int], float],
     label: str,
 ) -> Evaluation:
-    """The evaluation with rerank@k, from p(correct) by (item_id, sample_index); written into ``run``."""
-    records = _with_scores(read_samples(evaluation.samples_file), scores)
-    samples_file = run.samples / f"{label}.jsonl"
-    write_text(samples_file, "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records))
+    """Results with rerank@k, from p(correct) by (item_id, sample_index); rows with scores go to the samples file."""
+    scored = _with_scores(records, scores)
+    samples_file = run.samples_file(label)
+    write_text(samples_file, "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in scored))
     write_json(grader_file(samples_file), experiment.grader.spec)
-    results = _derived(records, problems, experiment.grader, None, experiment.recipe.seed)
-    again = dataclasses.replace(evaluation, run=run.name, results=results, samples_file=samples_file)
-    write_json(run.results / f"{label}.json", again.to_json())
-    return again
+    evaluation = _evaluation(run, experiment, problems, scored, label)
+    write_json(run.results_file(label), evaluation.to_json())
+    return evaluation
+
+
+def _evaluation(
+    run: Run, experiment: Experiment, problems: Sequence[Problem], records: Sequence[SampleRecord], label: str
+) -> Evaluation:
+    recipe, spec = experiment.recipe, experiment.grader.spec
+    results = _derived(records, problems, experiment.grader, None, recipe.seed)
+    return Evaluation(run.name, recipe.data.dataset, records[0].split, results, run.samples_file(label), spec)

@@ -88,7 +88,7 @@ class PromptBuilder:
         self._form = form
         self._eos_token_id = eos_token_id
         self._render = _renderer(tokenizer, template)
-        self._newline_in_prompt = self._choose_cut()
+        self._keeps_whitespace = self._choose_cut()
 
     @property
     def form(self) -> CotForm:
@@ -132,7 +132,7 @@ class PromptBuilder:
         text = self._render(problem.question)
         if self._form == "pcot":
             return text + program_header(problem.question)
-        return text if self._newline_in_prompt else text.rstrip("\n")
+        return text if self._keeps_whitespace else text.rstrip()
 
     def _target_text(self, problem: Problem) -> str:
         chain = problem.chains.get(self._form)
@@ -141,8 +141,8 @@ class PromptBuilder:
         if self._form == "pcot":
             return "\n" + self._body(problem, chain).strip("\n")
         rendered = self._render("")
-        newlines = "" if self._newline_in_prompt else rendered[len(rendered.rstrip("\n")) :]
-        return f"{newlines}{chain.strip()}\n{ANSWER_TRIGGER} {answer_text(problem)}"
+        moved = "" if self._keeps_whitespace else rendered[len(rendered.rstrip()) :]
+        return f"{moved}{chain.strip()}\n{ANSWER_TRIGGER} {answer_text(problem)}"
 
     def _body(self, problem: Problem, program: str) -> str:
         try:
@@ -151,11 +151,11 @@ class PromptBuilder:
             raise DataError(f"{problem.source}: {error}") from error
 
     def _choose_cut(self) -> bool:
-        """Whether the newline that ends an N-CoT prompt can stay in the prompt: decided on typical first words."""
+        """Whether the white space that ends an N-CoT prompt can stay there: decided on typical first words."""
         if self._form == "pcot":
             return False
         prompt = self._render("How many?")
-        if not prompt.endswith("\n"):
+        if prompt == prompt.rstrip():
             return True
         prompt_ids = self._ids(prompt)
         starts = ("The total", "5 + 3 = 8", "(2 * 3)", "$5", "If Ann", "natalia")

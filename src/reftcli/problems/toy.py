@@ -82,18 +82,23 @@ def _draw_story(rng: random.Random, level: int) -> _Story:
     changes: list[tuple[_Operator, int]] = []
     phrases = []
     for _ in range(level):
-        operators: tuple[_Operator, ...] = ("+", "-", "*") if count <= _DOUBLED_UP_TO else ("+", "-")
-        operator = rng.choice(operators)
+        operator = rng.choice(_possible_changes(count))
         if operator == "+":
             n = rng.randint(2, _HIGHEST_OPERAND)
         elif operator == "-":
-            n = rng.randint(1, max(1, min(_HIGHEST_OPERAND, count - 1)))
+            n = rng.randint(1, min(_HIGHEST_OPERAND, count - 1))
         else:
             n = 2
         changes.append((operator, n))
         phrases.append(rng.choice(_PHRASES[operator]).format(n=n))
         count = _after(count, operator, n)
     return _Story(name, thing, start, tuple(changes), tuple(phrases))
+
+
+def _possible_changes(count: int) -> tuple[_Operator, ...]:
+    if count < 2:
+        return ("+",)  # nobody gives away the last thing
+    return ("+", "-", "*") if count <= _DOUBLED_UP_TO else ("+", "-")
 
 
 def _question(story: _Story) -> str:

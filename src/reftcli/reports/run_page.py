@@ -44,14 +44,14 @@ def _own_results(run: Run) -> list[AccuracyRow]:
     rows: list[AccuracyRow] = []
     for file in sorted(run.results.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
-        rows += accuracy_rows(result, name=str(result.get("split", "")))
+        rows += accuracy_rows(result, name=file.stem)
     return rows
 
 
 def _samples(run: Run) -> list[ShownSample]:
     """A few right and a few wrong completions of the newest samples file."""
     validations = sorted(run.samples.glob("validation-step-*.jsonl"), key=_step)
-    files = [run.samples / "test.jsonl", *validations[-1:]]
+    files = [*(run.samples_file(label) for label in (*run.labels("test"), "test")), *validations[-1:]]
     records: list[SampleRecord] = next((read_samples(file) for file in files if file.is_file()), [])
     greedy = [record for record in records if record.decoding == "greedy"]
     shown = []

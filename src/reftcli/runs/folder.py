@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -97,6 +98,28 @@ class Run:
             if number.isdigit() and folder.is_dir():
                 found.append((int(number), folder))
         return sorted(found)
+
+    def free_label(self, label: str) -> str:
+        """``label``, or ``label-2``, ``label-3``, ... : the first under which no results stand yet."""
+        candidates = itertools.chain([label], (f"{label}-{n}" for n in itertools.count(2)))
+        return next(c for c in candidates if not self.samples_file(c).exists() and not self.results_file(c).exists())
+
+    def labels(self, label: str) -> list[str]:
+        """Labels under which complete evaluations stand, newest first: ``test-2``, ``test``."""
+        found = []
+        for file in self.results.glob(f"{label}*.json"):
+            number = file.stem.removeprefix(label).removeprefix("-") or "1"
+            if number.isdigit() and self.samples_file(file.stem).is_file():
+                found.append((int(number), file.stem))
+        return [stem for _, stem in sorted(found, reverse=True)]
+
+    def samples_file(self, label: str) -> Path:
+        """Where the completions of an evaluation stand."""
+        return self.samples / f"{label}.jsonl"
+
+    def results_file(self, label: str) -> Path:
+        """Where the numbers of an evaluation stand."""
+        return self.results / f"{label}.json"
 
     @contextmanager
     def recorded(self) -> Iterator[None]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from reftcli.errors import DataError
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
-from reftcli.evaluation.results import SampleRecord, read_samples
+from reftcli.evaluation.results import SampleRecord, newest_samples, read_samples
 from reftcli.evaluation.reward_scores import score_completions, score_samples
-from reftcli.evaluation.stages import Evaluation, evaluate, grader_file, with_reranking
+from reftcli.evaluation.stages import Evaluation, collect, evaluate, grader_file, with_reranking
 from reftcli.metrics.ranking import auc
 from reftcli.models.load import load_classifier, save_model
 from reftcli.models.source import ModelSource
 from reftcli.problems.record import Problem
-from reftcli.runs.files import JsonlWriter, folder_written_aside, write_json
+from reftcli.runs.files import folder_written_aside, write_json
 from reftcli.runs.folder import Run
-from reftcli.runs.interrupts import stop_on_signal
 from reftcli.runs.progress import Progress
 from reftcli.sampling.interface import Decode
 from reftcli.training.reward_model import LabelledCompletion, held_out, labelled, train_reward_model
@@ -41,14 +39,14 @@ class RerankOutcome:
 
 
 def rerank_stage(
-    request: StageRequest, warmup_source: ModelSource, candidates: Path | None, progress: Progress
+    request: StageRequest, warmup_source: ModelSource, policy: Run, progress: Progress
 ) -> tuple[Run, RerankOutcome]:
     """Runs the stage.
 
     Args:
         request: starts from the policy whose candidates are picked from; the reward model is initialised with it.
         warmup_source: samples the labelled completions.
-        candidates: samples of the policy on the test split, if there are any with enough samples per problem.
+        policy: its run; saved samples on the test split are taken from there if there are enough per problem.
 
     Raises:
         DataError: a training problem is also a test problem, or all samples have one label.
@@ -78,16 +76,16 @@ def rerank_stage(
             with folder_written_aside(run.final) as aside:
                 save_model(aside, classifier, loaded.tokenizer)
             found = _auc(experiment, classifier, kept_out)
-            evaluation = _candidates(run, experiment, candidates)
+            records = _candidates(run, experiment, policy)
             scores = score_samples(
                 classifier,
                 loaded.tokenizer,
-                read_samples(evaluation.samples_file),
+                records,
                 recipe.model,
                 recipe.sampling.batch_size,
                 progress,
             )
-            evaluation = with_reranking(evaluation, run, experiment, sets.test, scores, "test")
+            evaluation = with_reranking(run, experiment, sets.test, records, scores, "test")
         share = sum(row.correct for row in training) / len(training)
         outcome = RerankOutcome(len(training), share, len(kept_out), found, evaluation)
         run.update_record(
@@ -117,21 +115,9 @@ def _training_samples(run: Run, warmup: Experiment) -> list[SampleRecord]:
     problems = chosen(warmup.sets.train, settings.problems, warmup.recipe.seed)
     n = settings.samples_per_problem
     decode = Decode("sampled", sampling.max_new_tokens, temperature=sampling.temperature, seed=warmup.recipe.seed)
-    records: list[SampleRecord] = []
-    file = run.samples / "train.jsonl"
+    file = run.samples_file("train")
     write_json(grader_file(file), warmup.grader.spec)
-    with (
-        warmup.progress.task("sampling for the reward model", len(problems) * n, "completion") as task,
-        JsonlWriter(file) as writer,
-        stop_on_signal(warmup.progress.say) as stop,
-    ):
-        for chunk in warmup.answerer.in_chunks(problems, "train", n, decode, task, _SAMPLES_PER_CHUNK):
-            records += chunk
-            for record in chunk:
-                writer.write(record.to_json())
-            if stop:
-                raise KeyboardInterrupt
-    return records
+    return collect(warmup, problems, "train", n, decode, file)
 
 
 def _auc(experiment: Experiment, classifier: torch.nn.Module, rows: Sequence[LabelledCompletion]) -> float | None:
@@ -142,17 +128,14 @@ def _auc(experiment: Experiment, classifier: torch.nn.Module, rows: Sequence[Lab
     return auc([row.correct for row in rows], scores)
 
 
-def _candidates(run: Run, experiment: Experiment, saved: Path | None) -> Evaluation:
-    """The policy's samples on the test split: the saved ones, or new ones."""
+def _candidates(run: Run, experiment: Experiment, policy: Run) -> list[SampleRecord]:
+    """The policy's samples on the test split, K for each problem: the saved ones, or new ones."""
     recipe, test = experiment.recipe, experiment.sets.test
     k = recipe.rerank.k or recipe.sampling.k
+    saved = newest_samples(policy, "test", samples_per_problem=k)
     if saved is not None:
         records = read_samples(saved)
-        most = max((r.sample_index for r in records if r.decoding == "sampled"), default=-1) + 1
-        if most >= k and {record.item_id for record in records} == {problem.item_id for problem in test}:
-            from reftcli.evaluation.results import derive_results
-
-            kept = [r for r in records if r.decoding == "greedy" or r.sample_index < k]
-            results = derive_results(kept, lambda _, a, b: a == b, [k], recipe.seed)
-            return Evaluation(run.name, recipe.data.dataset, "test", results, saved, experiment.grader.spec)
-    return evaluate(run, experiment, test, "test", k, "test")
+        if {record.item_id for record in records} == {problem.item_id for problem in test}:
+            return [record for record in records if record.decoding == "greedy" or record.sample_index < k]
+    fresh = evaluate(run, experiment, test, "test", k, "candidates")
+    return read_samples(fresh.samples_file)
