@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from reftcli.errors import DataError, UsageError
-from reftcli.evaluation.results import Results, SampleRecord, default_ks, derive_results, read_samples
+from reftcli.evaluation.results import Results, default_ks, derive_results
+from reftcli.evaluation.samples import SampleRecord, read_samples
 from reftcli.grading.interface import Verdict
 from reftcli.metrics.intervals import wilson
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from reftcli.evaluation.results import SampleRecord
 from reftcli.evaluation.reward_scores import load_and_score, score_completions, score_samples
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Verdict
 from reftcli.models.load import load_classifier, load_model, save_model
 from reftcli.models.source import resolve_model

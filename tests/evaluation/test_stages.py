@@ -13,7 +13,7 @@ import pytest
 from reftcli.errors import DataError, Interrupted, UsageError
 from reftcli.evaluation.data import data_request
 from reftcli.evaluation.experiment import Experiment, chosen, grader_of, open_experiment
-from reftcli.evaluation.results import newest_samples, read_samples
+from reftcli.evaluation.samples import newest_samples, read_samples
 from reftcli.evaluation.stages import evaluate, grader_file, recount, with_reranking
 from reftcli.grading.build import build_grader, grader_from_spec
 from reftcli.grading.interface import Grade, Verdict

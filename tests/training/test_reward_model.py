@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reftcli.errors import DataError, Interrupted
-from reftcli.evaluation.results import SampleRecord
 from reftcli.evaluation.reward_scores import score_completions
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Verdict
 from reftcli.metrics.ranking import auc
 from reftcli.models.load import load_classifier, load_model, save_model

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from reftcli.errors import DataError, Interrupted
 from reftcli.evaluation.data import data_request
 from reftcli.evaluation.experiment import chosen
-from reftcli.evaluation.results import read_samples
+from reftcli.evaluation.samples import read_samples
 from reftcli.models.load import load_model
 from reftcli.models.source import resolve_model
 from reftcli.problems.load import load_problem_sets

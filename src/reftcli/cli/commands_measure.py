@@ -124,8 +124,8 @@ def _measured(
     ):
         evaluation = run_evaluation(run, experiment, problems, split, k, label)
         if scorer is not None:
-            from reftcli.evaluation.results import read_samples
             from reftcli.evaluation.reward_scores import load_and_score
+            from reftcli.evaluation.samples import read_samples
             from reftcli.evaluation.stages import with_reranking
 
             records = read_samples(evaluation.samples_file)
@@ -193,7 +193,7 @@ def vote(
 def _samples_of(source: str | None, runs_dir: Path) -> tuple[Run | None, Path]:
     """A samples file and the run it belongs to, from a samples file or a run."""
     from reftcli.cli.settings import named_run
-    from reftcli.evaluation.results import newest_samples
+    from reftcli.evaluation.samples import newest_samples
     from reftcli.runs.folder import open_run
 
     if source is not None and Path(source).is_file():
@@ -317,7 +317,7 @@ def compare(
 
 def _outcomes(name: str, measure: str, split: str, seed: int, runs_dir: Path) -> dict[str, float]:
     from reftcli.cli.settings import named_run
-    from reftcli.evaluation.results import newest_samples
+    from reftcli.evaluation.samples import newest_samples
     from reftcli.evaluation.stages import recount
 
     run = named_run(name, runs_dir)

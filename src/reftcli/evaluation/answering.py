@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reftcli.evaluation.results import SampleRecord
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Grade, Grader, Verdict
 from reftcli.problems.prompts import Prompt, PromptBuilder
 from reftcli.problems.record import Problem, Split

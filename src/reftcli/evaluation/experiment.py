@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reftcli.evaluation.answering import Answerer
-from reftcli.evaluation.results import SampleRecord
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.build import build_grader
 from reftcli.grading.interface import Grader
 from reftcli.grading.policy import AnswerPolicy

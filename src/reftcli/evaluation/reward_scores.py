@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reftcli.evaluation.results import SampleRecord
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.models.load import load_classifier, load_tokenizer
 from reftcli.models.precision import autocast_for
 from reftcli.models.source import resolve_model

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reftcli.errors import DataError, Interrupted, UsageError
-from reftcli.evaluation.results import Results, SampleRecord, derive_results, read_samples
+from reftcli.evaluation.results import Results, derive_results
+from reftcli.evaluation.samples import SampleRecord, read_samples
 from reftcli.grading.interface import Grader
 from reftcli.problems.record import AnswerKind, Problem, Split
 from reftcli.runs.files import JsonlWriter, write_json, write_text

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reftcli.evaluation.results import SampleRecord, read_samples
+from reftcli.evaluation.samples import SampleRecord, read_samples
 from reftcli.grading.interface import Verdict
 from reftcli.reports.page import RunSummary, ShownSample, render_page
 from reftcli.reports.tables import AccuracyRow, accuracy_rows

@@ -9,8 +9,8 @@ import torch
 
 from reftcli.errors import DataError
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
-from reftcli.evaluation.results import SampleRecord, newest_samples, read_samples
 from reftcli.evaluation.reward_scores import score_completions, score_samples
+from reftcli.evaluation.samples import SampleRecord, newest_samples, read_samples
 from reftcli.evaluation.stages import Evaluation, collect, evaluate, grader_file, with_reranking
 from reftcli.metrics.ranking import auc
 from reftcli.models.load import load_classifier, save_model

@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from reftcli.errors import DataError, Interrupted
-from reftcli.evaluation.results import SampleRecord
 from reftcli.evaluation.reward_scores import CORRECT_CLASS
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Verdict
 from reftcli.models.precision import uses_bf16
 from reftcli.recipe.schema import ModelSettings, RerankSettings

@@ -13,7 +13,7 @@ import numpy as np
 
 from reftcli.errors import DataError
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
-from reftcli.evaluation.results import SampleRecord
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.models.load import frozen_copy, load_model, weights_sha256
 from reftcli.models.source import ModelSource, resolve_model
 from reftcli.problems.load import ProblemSets

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from reftcli.errors import DataError, Interrupted
 from reftcli.evaluation.answering import accuracy, share_of
-from reftcli.evaluation.results import SampleRecord
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Verdict
 from reftcli.models.load import LoadedModel, save_model
 from reftcli.models.precision import uses_bf16

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reftcli.errors import DataError, Interrupted, RuntimeFailure, TrainingStopped
 from reftcli.evaluation.data import data_request
-from reftcli.evaluation.results import read_samples
+from reftcli.evaluation.samples import read_samples
 from reftcli.grading.interface import Grade, Verdict
 from reftcli.models.source import resolve_model
 from reftcli.problems.load import load_problem_sets

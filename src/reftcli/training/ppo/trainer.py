@@ -13,7 +13,7 @@ import torch
 
 from reftcli.errors import DataError, Interrupted, TrainingStopped
 from reftcli.evaluation.answering import accuracy, share_of
-from reftcli.evaluation.results import SampleRecord
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Grader, Verdict
 from reftcli.models.load import LoadedModel, save_model
 from reftcli.models.precision import autocast_for
