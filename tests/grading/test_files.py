@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reftcli.errors import DataError, UsageError
+from reftcli.errors import DataError, RuntimeFailure, UsageError
 from reftcli.grading.build import build_grader
 from reftcli.grading.files import grade_file
 from reftcli.grading.interface import Grade, Verdict
@@ -102,7 +102,7 @@ def test_files_that_cannot_be_reached(tmp_path: Path) -> None:
         graded(tmp_path)
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(ROWS[0]))
-    with pytest.raises(UsageError, match="cannot be written"):
-        graded(file, out=tmp_path / "no" / "such" / "folder.jsonl")
+    with pytest.raises(RuntimeFailure, match="a part of that path is a file"):
+        graded(file, out=file / "grades.jsonl")
     file.write_text("")
     assert graded(file) == []

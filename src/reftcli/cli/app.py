@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from reftcli.cli import commands_data, commands_inspect, commands_measure, commands_train
+from reftcli.cli import commands_data, commands_inspect, commands_measure, commands_samples, commands_train
 from reftcli.errors import ExitCode, ReftError
 
 app = typer.Typer(
@@ -28,10 +28,10 @@ app = typer.Typer(
 app.command("warmup")(commands_train.warmup)
 app.command("rl")(commands_train.rl)
 app.command("eval")(commands_measure.evaluate)
-app.command("vote")(commands_measure.vote)
+app.command("vote")(commands_samples.vote)
 app.command("rerank")(commands_train.rerank)
-app.command("grade")(commands_measure.grade)
-app.command("compare")(commands_measure.compare)
+app.command("grade")(commands_samples.grade)
+app.command("compare")(commands_samples.compare)
 app.command("report")(commands_inspect.report)
 app.command("runs")(commands_inspect.runs)
 app.command("env")(commands_inspect.env)

@@ -16,13 +16,15 @@ def report(
         typer.Argument(metavar="[RUN]", help="A run; default: the latest finished RL run.", show_default=False),
     ] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
     """Write a run's page: one HTML file that opens anywhere, offline."""
     from reftcli.cli.settings import named_run
     from reftcli.reports.run_page import write_run_page
 
-    file = write_run_page(named_run(run, runs_dir))
+    found = named_run(run, runs_dir)
+    file = found.report_file if dry_run else write_run_page(found)
     if json_:
         return print_json({"report": str(file)})
     typer.echo(str(file))

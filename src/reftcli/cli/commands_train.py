@@ -161,11 +161,14 @@ def demo(
     set_: options.Set = None,
     name: Annotated[str | None, typer.Option("--name", help="Prefix of the runs' names.", show_default=False)] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
     """The whole pipeline on the embedded model and data: warm-up, RL, votes, re-ranking, a table and a report."""
-    from reftcli.cli.demo import run_demo
+    from reftcli.cli.demo import demo_start, run_demo
 
+    if dry_run:
+        return _dry_run(demo_start(quick, seed, set_ or []), json_)
     result = run_demo(quick=quick, seed=seed, assignments=set_ or [], name=name, runs_dir=runs_dir)
     if json_:
         return print_json(result.to_json())

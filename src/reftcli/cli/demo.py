@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reftcli.cli.console import TerminalProgress, quiet_libraries
+from reftcli.cli.settings import Start
 from reftcli.metrics.intervals import Difference, paired_difference
+from reftcli.models.source import resolve_model
 from reftcli.recipe.layers import parse_assignments, resolve_recipe
 from reftcli.recipe.schema import Recipe
 from reftcli.reports.tables import AccuracyRow, accuracy_table
@@ -96,11 +98,21 @@ class DemoResult:
 
 def run_demo(*, quick: bool, seed: int, assignments: Sequence[str], name: str | None, runs_dir: Path) -> DemoResult:
     """Runs every stage; about five minutes on two cores, one with ``quick``."""
-    layer = parse_assignments([*(_QUICK if quick else ()), *assignments])
-    recipe = resolve_recipe(RECIPE, {**layer, "seed": layer.get("seed", seed)}, ())
+    recipe = _demo_recipe(quick, seed, assignments)
     quiet_libraries()
     prefix = name or f"demo-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     return _Demo(recipe, prefix, runs_dir).run()
+
+
+def demo_start(quick: bool, seed: int, assignments: Sequence[str]) -> Start:
+    """What the demo starts from, for ``--dry-run``."""
+    recipe = _demo_recipe(quick, seed, assignments)
+    return Start(resolve_model(str(recipe.model.name)), None, recipe, f"model {recipe.model.name} (embedded)")
+
+
+def _demo_recipe(quick: bool, seed: int, assignments: Sequence[str]) -> Recipe:
+    layer = parse_assignments([*(_QUICK if quick else ()), *assignments])
+    return resolve_recipe(RECIPE, {**layer, "seed": layer.get("seed", seed)}, ())
 
 
 class _Demo:
@@ -154,7 +166,6 @@ class _Demo:
     def _request(
         self, name: str, parent: Run | None = None, start: Path | None = None, recipe: Recipe | None = None
     ) -> Any:
-        from reftcli.models.source import resolve_model
         from reftcli.training.stages import StageRequest
 
         recipe = recipe or self._recipe
@@ -168,7 +179,6 @@ class _Demo:
     def _measure(self, run: Run, weights: Path, k: int | None) -> Evaluation:
         from reftcli.evaluation.experiment import open_experiment
         from reftcli.evaluation.stages import evaluate
-        from reftcli.models.source import resolve_model
 
         with open_experiment(self._recipe, self._sets, resolve_model(str(weights)), self._progress) as experiment:
             return evaluate(run, experiment, self._sets.test, "test", k, "test")

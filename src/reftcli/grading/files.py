@@ -12,6 +12,7 @@ from typing import Any
 from reftcli.errors import DataError, UsageError
 from reftcli.grading.interface import Grade, Grader, grade_in_slices
 from reftcli.problems.record import AnswerKind, Problem
+from reftcli.runs.files import write_text
 from reftcli.runs.progress import Progress, SilentProgress
 
 Row = Mapping[str, Any]
@@ -32,7 +33,7 @@ def grade_file(
 
     Rows are ``{"completion", "gold_answer", "options"?, "question"?}``, as JSONL or one JSON array. The caller chooses
     the kind of answer and the shaping of rewards, and closes the grader. Raises UsageError for a file that cannot be
-    read or written, DataError with ``file:line: reason`` for its content.
+    read, RuntimeFailure for one that cannot be written, DataError with ``file:line: reason`` for its content.
     """
     pairs = list(read_rows(path, answer_kind))
     with (progress or SilentProgress()).task("grading", len(pairs), "completion") as task:
@@ -40,10 +41,8 @@ def grade_file(
         grades = grade_in_slices(grader, problems, completions, task.advance)
     rows = [graded_row(grade, reward_of(grade)) for grade in grades]
     if out is not None:
-        try:
-            out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        except (OSError, UnicodeEncodeError) as error:
-            raise UsageError(f"{out}: cannot be written ({error})") from error
+        # Lone surrogates, which a completion may hold, are escaped: UTF-8 has no bytes for them.
+        write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 

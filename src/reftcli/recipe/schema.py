@@ -95,9 +95,9 @@ class WarmupSettings(Section):
 class RewardSettings(Section):
     """What each verdict earns; an ungradable completion has no reward at all."""
 
-    correct: Share = 1.0
+    correct: Share = Field(1.0, description="the right answer")
     wrong: Share = Field(0.1, description="an answer that is wrong; 0 is safer for choices, where guessing pays")
-    no_answer: Share = 0.0
+    no_answer: Share = Field(0.0, description="no answer: nothing found, or the program failed")
 
 
 class RlSettings(Section):

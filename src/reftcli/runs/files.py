@@ -37,7 +37,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _DISK_ERRORS:
             what = _DISK_ERRORS[error.errno]
-            raise RuntimeFailure(f"{path}: {what}; make room or choose another place with --runs-dir") from error
+            raise RuntimeFailure(f"{path}: {what}; make room or choose another place") from error
         raise
     except Exception as error:
         if any(words in str(error) for words in _WORDS_OF_A_FULL_DISK):

@@ -28,6 +28,8 @@ class RlState:
     """Updates done."""
     best_accuracy: float = -1.0
     best_update: int = -1
+    last_accuracy: float = -1.0
+    """Of the newest validation."""
     tokens: int = 0
     """Tokens of prompts and completions in all rollouts so far."""
 

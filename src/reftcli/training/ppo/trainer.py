@@ -133,7 +133,8 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             progress.task("rl", self._updates, "update") as task,
         ):
             task.advance(state.update)
-            last_accuracy = self._validate(state, metrics) if state.update == 0 else state.best_accuracy
+            if state.update == 0:
+                self._validate(state, metrics)
             while state.update < self._updates:
                 row, batch = self._one_update(state.update)
                 state.update += 1
@@ -144,12 +145,12 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 task.advance()
                 task.show(row)
                 if state.update % self._settings.validate_every == 0 or state.update == self._updates:
-                    last_accuracy = self._validate(state, metrics)
-                    task.show({"val_accuracy": last_accuracy})
+                    self._validate(state, metrics)
+                    task.show({"val_accuracy": state.last_accuracy})
                 self._checkpoint_if_due(state, stop)
         with folder_written_aside(self._run.final) as aside:
             save_model(aside, self._trained.policy, self._trained.tokenizer)
-        return RlOutcome(state.update, state.tokens, state.best_accuracy, state.best_update, last_accuracy)
+        return RlOutcome(state.update, state.tokens, state.best_accuracy, state.best_update, state.last_accuracy)
 
     def _one_update(self, update: int) -> tuple[dict[str, Any], RolloutBatch]:
         started = time.perf_counter()
@@ -189,17 +190,16 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             for c, text, grade in zip(completions, texts, grades, strict=True)
         ]
 
-    def _validate(self, state: RlState, metrics: JsonlWriter) -> float:
+    def _validate(self, state: RlState, metrics: JsonlWriter) -> None:
         """Greedy accuracy on validation; the best model so far is kept in ``best/``."""
         records = self._collaborators.validate(state.update)
-        found = accuracy(records)
+        state.last_accuracy = found = accuracy(records)
         row = {"val_accuracy": found, "val_no_answer": share_of(Verdict.NO_ANSWER, records), "val_n": len(records)}
         metrics.write({"step": state.update, "time": time.time(), **row})
         if found > state.best_accuracy:
             state.best_accuracy, state.best_update = found, state.update
             with folder_written_aside(self._run.best) as aside:
                 save_model(aside, self._trained.policy, self._trained.tokenizer)
-        return found
 
     def _checkpoint_if_due(self, state: RlState, stop: StopRequest) -> None:
         due = state.update % self._settings.checkpoint_every == 0
