@@ -133,6 +133,13 @@ def test_where_the_newline_merges_with_the_answer_it_moves_to_the_target() -> No
     )
 
 
+def test_where_a_template_ends_in_a_space_that_merges_the_space_moves_to_the_target(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Q: {question} A: ")
+    example = PromptBuilder(MadeUpTokenizer(r" \S"), "ncot", str(tmp_path / "mine.txt"), EOS).example(problem())
+    assert example.prompt.text == "Q: How many? A:"
+    assert example.target_text.startswith(" 2 + 3")
+
+
 def test_where_nothing_merges_the_newline_stays_in_the_prompt() -> None:
     example = PromptBuilder(MadeUpTokenizer(), "ncot", "paper", EOS).example(problem())
     assert example.prompt.text.endswith("reasoning:\n")

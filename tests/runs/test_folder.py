@@ -185,3 +185,16 @@ def test_metrics_are_appended(tmp_path: Path) -> None:
         with run.metrics() as metrics:
             metrics.write({"step": step})
     assert [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()] == [1, 2]
+
+
+def test_evaluations_are_numbered_and_never_replaced(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.free_label("test") == "test"
+    for label in ("test", "test-2", "test-10"):
+        for file in (run.samples_file(label), run.results_file(label)):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("{}")
+    run.results_file("test-3").write_text("{}")  # no samples beside it: not an evaluation to count again
+    run.results_file("testing").write_text("{}")
+    assert run.free_label("test") == "test-4"
+    assert run.labels("test") == ["test-10", "test-2", "test"]
