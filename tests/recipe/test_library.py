@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import reftcli.cli.settings
+import reftcli.cli.start
 from reftcli.cli.app import run
 from reftcli.errors import RuntimeFailure, UsageError
 from reftcli.recipe.layers import read_yaml, recipe_yaml, resolve_recipe
@@ -70,8 +70,8 @@ def test_the_commands_in_its_head_use_it(name: str, tmp_path: Path, monkeypatch:
     def no_hub(_: object) -> None:
         raise RuntimeFailure("no hub here")
 
-    monkeypatch.setattr(reftcli.cli.settings, "problem_sets", no_hub)
-    monkeypatch.setattr(reftcli.cli.settings, "reachable", lambda _: "not here")
+    monkeypatch.setattr(reftcli.cli.start, "problem_sets", no_hub)
+    monkeypatch.setattr(reftcli.cli.start, "reachable", lambda _: "not here")
     monkeypatch.chdir(tmp_path)
     expected = resolve_recipe(name, {})
     for command in commands(name)[:2]:

@@ -20,7 +20,7 @@ def report(
     json_: options.Json = False,
 ) -> None:
     """Write a run's page: one HTML file that opens anywhere, offline."""
-    from reftcli.cli.settings import named_run
+    from reftcli.cli.find_runs import named_run
     from reftcli.reports.run_page import write_run_page
 
     found = named_run(run, runs_dir)

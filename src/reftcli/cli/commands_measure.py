@@ -13,7 +13,7 @@ from reftcli.cli.console import TerminalProgress, print_json, print_table, quiet
 from reftcli.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
-    from reftcli.cli.settings import Start
+    from reftcli.cli.start import Start
 
 
 def evaluate(
@@ -48,7 +48,8 @@ def evaluate(
     Without FROM it takes the latest finished RL run, its data set and the test split. A file given to --dataset is
     used whole.
     """
-    from reftcli.cli.settings import Flags, start_from
+    from reftcli.cli.flags import Flags
+    from reftcli.cli.start import start_from
 
     whole_file = dataset if dataset is not None and Path(dataset).is_file() else None
     flags = Flags.of(
@@ -85,7 +86,8 @@ def _measured(
     name: str | None,
     runs_dir: Path,
 ) -> dict[str, Any]:
-    from reftcli.cli.settings import check_start, problem_sets, reward_model_of, whole
+    from reftcli.cli.find_runs import reward_model_of
+    from reftcli.cli.start import check_start, problem_sets, whole
     from reftcli.problems.load import ProblemSets
     from reftcli.runs.folder import check_name
 

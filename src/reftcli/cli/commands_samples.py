@@ -55,7 +55,7 @@ def vote(
 
 def _samples_of(source: str | None, runs_dir: Path) -> tuple[Run | None, Path]:
     """A samples file and the run it belongs to, from a samples file or a run."""
-    from reftcli.cli.settings import named_run
+    from reftcli.cli.find_runs import named_run
     from reftcli.evaluation.samples import newest_samples
     from reftcli.runs.folder import open_run
 
@@ -185,7 +185,7 @@ def compare(
 
 
 def _outcomes(name: str, measure: str, split: str, seed: int, runs_dir: Path) -> dict[str, float]:
-    from reftcli.cli.settings import named_run
+    from reftcli.cli.find_runs import named_run
     from reftcli.evaluation.samples import newest_samples
     from reftcli.evaluation.stages import recount
 

@@ -13,7 +13,7 @@ from reftcli.cli.console import TerminalProgress, print_json, print_table, quiet
 from reftcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from reftcli.cli.settings import Start
+    from reftcli.cli.start import Start
     from reftcli.runs.folder import Run
     from reftcli.training.stages import StageRequest
 
@@ -35,7 +35,8 @@ def warmup(
     json_: options.Json = False,
 ) -> None:
     """Teach a base model the shape of an answer: SFT on (question, chain of thought)."""
-    from reftcli.cli.settings import Flags, start_of_resumed, start_of_warmup
+    from reftcli.cli.flags import Flags
+    from reftcli.cli.start import start_of_resumed, start_of_warmup
 
     flags = Flags.of(
         recipe=recipe,
@@ -81,7 +82,8 @@ def rl(
 
     Without FROM it starts from the latest finished warm-up with the same data set and form.
     """
-    from reftcli.cli.settings import Flags, start_from, start_of_resumed
+    from reftcli.cli.flags import Flags
+    from reftcli.cli.start import start_from, start_of_resumed
 
     flags = Flags.of(
         recipe=recipe,
@@ -119,7 +121,9 @@ def rerank(
     json_: options.Json = False,
 ) -> None:
     """Train a reward model on samples of the warm-up model, and pick the best of K answered candidates with it."""
-    from reftcli.cli.settings import Flags, source_of_run, start_from
+    from reftcli.cli.find_runs import source_of_run
+    from reftcli.cli.flags import Flags
+    from reftcli.cli.start import start_from
 
     flags = Flags.of(recipe=recipe, assignments=set_, runs_dir=runs_dir, dataset=dataset, cot=cot, seed=seed)
     start = start_from(from_, flags, "rl", dry_run)
@@ -179,7 +183,7 @@ def demo(
 
 def _request(start: Start, runs_dir: Path, name: str | None, resume: bool = False) -> StageRequest:
     """Everything a run needs; fails early where the model cannot be had, before problems are loaded."""
-    from reftcli.cli.settings import check_start, git_commit, problem_sets
+    from reftcli.cli.start import check_start, git_commit, problem_sets
     from reftcli.runs.folder import check_name
 
     assert start.source is not None
@@ -201,7 +205,7 @@ def _request(start: Start, runs_dir: Path, name: str | None, resume: bool = Fals
 
 
 def _dry_run(start: Start, json_: bool, whole_file: str | None = None) -> None:
-    from reftcli.cli.settings import dry_run_lines
+    from reftcli.cli.start import dry_run_lines
 
     lines = dry_run_lines(start, whole_file)
     if json_:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reftcli.cli.console import TerminalProgress, quiet_libraries
-from reftcli.cli.settings import Start
+from reftcli.cli.start import Start
 from reftcli.metrics.intervals import Difference, paired_difference
 from reftcli.models.source import resolve_model
 from reftcli.recipe.layers import parse_assignments, resolve_recipe
@@ -119,7 +119,7 @@ class _Demo:
     """The stages one after another; each leaves a run of its own under a common prefix."""
 
     def __init__(self, recipe: Recipe, prefix: str, runs_dir: Path) -> None:
-        from reftcli.cli.settings import problem_sets
+        from reftcli.cli.start import problem_sets
 
         self._recipe, self._prefix, self._runs_dir = recipe, prefix, runs_dir
         self._sets = problem_sets(recipe)

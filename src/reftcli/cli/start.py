@@ -1,78 +1,26 @@
-"""From flags to what a stage needs: recipe, problems, and the model to start from. Says what was chosen."""
+"""What a stage starts from: model, settings and problems. Says what was chosen."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from reftcli.cli.find_runs import is_finished, run_above, run_named, run_to_resume, source_of_run, weights_of
+from reftcli.cli.flags import Flags
 from reftcli.errors import NothingToStartFrom, RuntimeFailure, UsageError
 from reftcli.models.source import ModelSource, reachable, resolve_model
-from reftcli.recipe.layers import check_recipe, merge, parse_assignments, read_yaml, resolve_recipe
+from reftcli.recipe.layers import check_recipe, read_yaml, resolve_recipe
 from reftcli.recipe.schema import Recipe
-from reftcli.runs.folder import Run, Stage, all_runs, latest_finished, open_run
+from reftcli.runs.folder import Run, Stage, all_runs, latest_finished
 
 if TYPE_CHECKING:
     from reftcli.problems.load import ProblemSets
     from reftcli.problems.record import Problem
 
 StartStage = Literal["warmup", "rl"]
-
-
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """The flags that set settings, and those that say where to start and write."""
-
-    recipe: str | None = None
-    assignments: Sequence[str] = ()
-    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    runs_dir: Path = Path("runs")
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        recipe: str | None,
-        assignments: Sequence[str] | None,
-        runs_dir: Path,
-        model: str | None = None,
-        dataset: str | None = None,
-        cot: str | None = None,
-        train: str | None = None,
-        validation: str | None = None,
-        test: str | None = None,
-        seed: int | None = None,
-    ) -> Flags:
-        """Flags that were not given leave the recipe alone."""
-        data = {"dataset": dataset, "cot": cot, "train": train, "validation": validation, "test": test}
-        values: dict[str, Any] = {"model": {"name": model}, "data": data}
-        given = {section: {k: v for k, v in fields.items() if v is not None} for section, fields in values.items()}
-        given = {section: fields for section, fields in given.items() if fields}
-        if seed is not None:
-            given["seed"] = seed  # type: ignore[assignment]
-        return cls(recipe, tuple(assignments or ()), given, runs_dir)
-
-    def resolve(self) -> Recipe:
-        """Built-in default < recipe < flags and ``--set``."""
-        return _with_readable_template(resolve_recipe(self.recipe, self.values, self.assignments))
-
-    def resolve_from(self, run: Run) -> Recipe:
-        """As `resolve`, with the settings of an earlier run in the place of the recipe where none is given."""
-        if self.recipe is not None:
-            return self.resolve()
-        layers = [read_yaml(run.recipe_file), self.values, parse_assignments(self.assignments)]
-        return _with_readable_template(check_recipe(merge(layers), str(run.recipe_file)))
-
-
-def _with_readable_template(recipe: Recipe) -> Recipe:
-    """The recipe; raises UsageError before a run is made where its template is a file that cannot be used."""
-    if recipe.prompt.template not in ("paper", "chat"):
-        from reftcli.problems.prompts import read_template
-
-        read_template(recipe.prompt.template)
-    return recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +81,7 @@ def start_from(from_: str | None, flags: Flags, stage: StartStage, dry_run: bool
     recipe = flags.resolve_from(run)
     record = run.record()
     said = f"from {stage} run {run.name} ({record['model']['name']}, {recipe.data.dataset}, {recipe.data.cot})"
-    return Start(_weights_of(run), run, recipe, said)
+    return Start(weights_of(run), run, recipe, said)
 
 
 def _given_data(flags: Flags) -> dict[str, Any]:
@@ -143,7 +91,7 @@ def _given_data(flags: Flags) -> dict[str, Any]:
 
 def _nothing(stage: StartStage, flags: Flags, fields: Mapping[str, Any]) -> str:
     wanted = " ".join(str(value) for value in fields.values())
-    others = [run for run in all_runs(flags.runs_dir) if _is_finished(run, stage)]
+    others = [run for run in all_runs(flags.runs_dir) if is_finished(run, stage)]
     first = _first_warmup(flags, fields) if stage == "warmup" else "reft rl"
     hint = f"; there is {others[-1].name}, which can be named" if others else ""
     what = "warm-up" if stage == "warmup" else "RL run"
@@ -161,119 +109,21 @@ def _first_warmup(flags: Flags, fields: Mapping[str, Any]) -> str:
     return command
 
 
-def _is_finished(run: Run, stage: Stage) -> bool:
-    record = run.record()
-    return record.get("stage") == stage and record.get("status") == "finished"
-
-
 def _named_start(from_: str, flags: Flags) -> Start:
-    run = _run_named(from_, flags.runs_dir)
+    run = run_named(from_, flags.runs_dir)
     if run is not None:
-        source = _weights_of(run)
+        source = weights_of(run)
         return Start(source, run, flags.resolve_from(run), f"from {run.record()['stage']} run {run.name}")
     path = Path(from_)
     if (path / "model" / "config.json").is_file():
         path = path / "model"
-    parent = _run_above(path)
+    parent = run_above(path)
     try:
         source = resolve_model(str(path) if path.is_dir() else from_)
     except UsageError as error:
         raise UsageError(f"no run {from_!r} in {flags.runs_dir}, and no model: {error}") from None
     recipe = flags.resolve_from(parent) if parent else flags.resolve()
     return Start(source, parent, recipe, f"from model {source.describe()}")
-
-
-def _run_named(from_: str, runs_dir: Path) -> Run | None:
-    for folder in (Path(from_), runs_dir / from_):
-        if (folder / "run.json").is_file():
-            return open_run(folder)
-    return None
-
-
-def _run_above(path: Path) -> Run | None:
-    """The run that a checkpoint folder belongs to."""
-    for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
-        if (folder / "run.json").is_file():
-            return open_run(folder)
-    return None
-
-
-def _weights_of(run: Run) -> ModelSource:
-    """A warm-up's last weights (its stop is a setting), an RL run's best ones on validation."""
-    stage = run.record()["stage"]
-    if stage == "rerank":
-        raise UsageError(
-            f"{run.folder} holds a reward model, which writes no answers; use it with "
-            f"`reft eval --majority-vote K --reward-model {run.name}`"
-        )
-    folder = run.best if stage == "rl" else run.final
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"{run.folder} has no weights in {folder.name}/ (stage {stage}, {run.record()['status']})")
-    return resolve_model(str(folder))
-
-
-def named_run(from_: str | None, runs_dir: Path) -> Run:
-    """A run for commands that load no model: the named one, or the latest finished RL run.
-
-    Raises:
-        UsageError, NothingToStartFrom: none.
-    """
-    if from_ is not None:
-        run = _run_named(from_, runs_dir)
-        if run is None:
-            raise UsageError(f"no run {from_!r}: neither a run's folder nor a name in {runs_dir}; see `reft runs`")
-        return run
-    latest = latest_finished(runs_dir, "rl")
-    if latest is None:
-        raise NothingToStartFrom(f"no finished RL run in {runs_dir}: first run `reft rl`")
-    return latest
-
-
-def reward_model_of(name: str, runs_dir: Path) -> Path:
-    """The folder of a rerank run's reward model.
-
-    Raises:
-        UsageError: no such run, or it holds none.
-    """
-    run = named_run(name, runs_dir)
-    record = run.record()
-    if record["stage"] != "rerank" or not (run.final / "config.json").is_file():
-        raise UsageError(f"{run.folder} holds no reward model (stage {record['stage']}, {record['status']})")
-    return run.final
-
-
-def run_to_resume(runs_dir: Path, stage: Stage, name: str | None) -> Run:
-    """The run that `--resume` goes on with.
-
-    Raises:
-        UsageError: no such run, another stage, or nothing left to do.
-    """
-    if name is not None:
-        run = named_run(name, runs_dir)
-    else:
-        unfinished = [run for run in all_runs(runs_dir) if _can_resume(run, stage)]
-        if not unfinished:
-            raise NothingToStartFrom(f"no unfinished {stage} run in {runs_dir} to resume")
-        run = unfinished[-1]
-    record = run.record()
-    if record["stage"] != stage:
-        raise UsageError(f"{run.folder} is a {record['stage']} run, not {stage}")
-    if record["status"] == "finished":
-        raise UsageError(f"{run.folder} has finished; there is nothing left to do")
-    return run
-
-
-def _can_resume(run: Run, stage: Stage) -> bool:
-    record = run.record()
-    return record.get("stage") == stage and record.get("status") != "finished"
-
-
-def source_of_run(run: Run) -> ModelSource:
-    """The model that a run started from, as its record says."""
-    model = run.record()["model"]
-    if model["source"] == "folder":
-        return resolve_model(model["target"])
-    return resolve_model(model["name"], model.get("revision"))
 
 
 def problem_sets(recipe: Recipe) -> ProblemSets:
