@@ -4,7 +4,7 @@ A problem tells of someone who has some things and of one to three changes (the 
 The same problem can be asked for a number or as a choice among four options, and has an N-CoT and a P-CoT chain.
 Train, validation and test share no question.
 
-N-CoT chains are of two kinds, as those that people write: one in three works step by step, the others only state the
+N-CoT chains are of two kinds, as those that people write: two in five work step by step, the others only state the
 result. SFT imitates the mixture; a policy that is rewarded for right answers can find out which kind serves it.
 """
 
@@ -25,7 +25,7 @@ _HIGHEST_OPERAND = 6
 _DOUBLED_UP_TO = 10
 _REPEATS_PER_PROBLEM = 20
 """So many draws may repeat a question before the generator is called exhausted."""
-_TERSE_SHARE = 2 / 3
+_TERSE_SHARE = 0.6
 _NAMES = (
     "Ann",
     "Ben",
