@@ -97,37 +97,31 @@ class TerminalProgress:
 
 
 def _new_bars(console: Console) -> RichBars:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.table import Column
     from rich.text import Text
 
-    class RateColumn(ProgressColumn):
-        """Units per second."""
+    class Status(ProgressColumn):
+        """Units done, rate and time left: what must stay readable on a narrow terminal."""
 
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.2g}/s" if task.speed else "")
+            done, total = int(task.completed), int(task.total or 0)
+            return Text(_status(done, total, str(task.fields["unit"]), task.speed or 0.0))
 
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}s"),
-        RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=10),
+        Status(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[shown]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         console=console,
         transient=True,
+        expand=True,
     )
+
+
+def _status(done: int, total: int, unit: str, per_second: float) -> str:
+    left = f", {per_second:.2g}/s, {_duration((total - done) / per_second)} left" if per_second else ""
+    return f"{done}/{total} {unit}s{left}"
 
 
 def _shown(values: Mapping[str, float]) -> str:
@@ -161,9 +155,8 @@ class _LineTask:
             return
         self._last = now
         rate = self._done / max(now - self._started, 1e-9)
-        left = (self._total - self._done) / rate if rate else 0.0
-        done = f"{self._done}/{self._total} {self._unit}s"
-        self._say(f"{self._title}: {done}, {rate:.2g}/s, {_duration(left)} left  {self._values}")
+        status = _status(self._done, self._total, self._unit, rate)
+        self._say(f"{self._title}: {status}  {self._values}".rstrip())
 
     def show(self, values: Mapping[str, float]) -> None:
         self._values = _shown(values) or self._values
