@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -198,7 +201,18 @@ def test_the_module_is_light() -> None:
     )
 
 
-def test_an_unprivileged_user_is_contained_as_well() -> None:
+@pytest.fixture
+def readable_source() -> Iterator[Path]:
+    """A copy of the source that every user can read: a checkout may stand in a folder that only its owner enters."""
+    folder = Path(tempfile.mkdtemp())
+    shutil.copytree(SRC, folder / "src")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    yield folder / "src"
+    shutil.rmtree(folder)
+
+
+def test_an_unprivileged_user_is_contained_as_well(readable_source: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("this test drops from root; all the others have run unprivileged already")
     script = (
@@ -214,7 +228,7 @@ def test_an_unprivileged_user_is_contained_as_well() -> None:
                 group=65534,
                 extra_groups=[],
                 cwd="/",
-                env={"PYTHONPATH": str(SRC)},
+                env={"PYTHONPATH": str(readable_source)},
                 capture_output=True,
                 check=False,
                 text=True,

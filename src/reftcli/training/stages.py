@@ -48,8 +48,8 @@ def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, Warmup
     recipe, sets = request.recipe, request.sets
     run = request.resume or new_run(request, "warmup")
     with run.recorded(), open_experiment(recipe, sets, request.source, progress) as experiment:
-        _record_weights(run, request, experiment)
-        train = chosen(sets.train, _subset(recipe), recipe.seed)
+        _record_start(run, request, experiment)
+        train = chosen(sets.train, recipe.data.train_size, recipe.seed)
         examples, dropped = training_examples(experiment.builder, train, recipe.warmup.max_length)
         _report_dropped(run, dropped, len(train), progress)
         outcome = run_warmup(
@@ -79,7 +79,7 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
     run = request.resume or new_run(request, "rl")
     policy_source = resolve_model(str(checkpoint / "model")) if checkpoint else request.source
     with run.recorded(), open_experiment(recipe, sets, policy_source, progress) as experiment:
-        _record_weights(run, request, experiment)
+        _record_start(run, request, experiment)
         reference = load_model(request.source).model if checkpoint else experiment.loaded.model
         prompts = _rl_prompts(run, experiment)
         trainer = ReftPPOTrainer(
@@ -137,21 +137,17 @@ def new_run(request: StageRequest, stage: Stage, **fields: Any) -> Run:
     )
 
 
-def _record_weights(run: Run, request: StageRequest, experiment: Experiment) -> None:
+def _record_start(run: Run, request: StageRequest, experiment: Experiment) -> None:
+    """What is known once model and grader are there: the hash of the weights, and how samples are graded."""
     if request.resume is None:
         model = run.record()["model"]
         run.update_record(model={**model, "sha256": weights_sha256(request.source, experiment.loaded.model)})
-    spec = {"grader": dict(experiment.grader.spec)}
-    write_json(run.samples / "grader.json", spec["grader"])
-
-
-def _subset(recipe: Recipe) -> int | None:
-    return recipe.data.train_size
+    write_json(run.samples / "grader.json", experiment.grader.spec)
 
 
 def _rl_prompts(run: Run, experiment: Experiment) -> list[Prompt]:
     recipe = experiment.recipe
-    train = chosen(experiment.sets.train, _subset(recipe), recipe.seed)
+    train = chosen(experiment.sets.train, recipe.data.train_size, recipe.seed)
     if recipe.rl.shuffle_gold:
         train = shuffled_golds(train, recipe.seed)
     prompts, dropped = training_prompts(experiment.builder, train, recipe.rl.max_prompt_tokens)
