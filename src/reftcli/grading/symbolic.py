@@ -30,7 +30,7 @@ for line in sys.stdin:
         a, b = json.loads(line)
         read_a = read(a)
         answer = bool(read_a) if b is None else bool(verify(read_a, read(b), timeout_seconds=None))
-    except Exception:
+    except Exception:  # whatever the text made math-verify raise: what cannot be read equals nothing
         answer = False
     print(json.dumps(answer), flush=True)
 """

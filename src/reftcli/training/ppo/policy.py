@@ -92,7 +92,11 @@ def _token_statistics(logits: Tensor, targets: Tensor, with_entropy: bool) -> tu
 
 
 def new_value_head(policy: PreTrainedModel, seed: int) -> nn.Linear:
-    """One linear layer with bias, randomly initialised; small, so that first values are near 0."""
+    """One linear layer with bias, randomly initialised as in the paper's scripts.
+
+    First values are not near 0 where hidden states are large: on SmolLM2-135M their standard deviation is 0.6, on the
+    embedded model 0.1, for rewards between 0 and 1.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(policy.config.hidden_size, 1)
