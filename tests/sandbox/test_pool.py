@@ -22,7 +22,7 @@ from reftcli.sandbox.level import Level, Protections
 from reftcli.sandbox.pool import Pool, default_workers
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-FOREVER = "def solution():\n while True: pass"
+FOREVER = "def solution():\n x = 1\n while x: x += 1"
 
 
 def returns(value: object) -> str:

@@ -20,6 +20,8 @@ _DEFINES_SOLUTION = re.compile(r"^def[ \t]+solution[ \t]*\(", re.MULTILINE)
 _FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 
 _WHY = {
+    "NeverReturns": "the program can never return: nothing leaves a loop in it",
+    "Waited": "stopped: the program waited for something without returning",
     "NoSolution": "the program does not define solution()",
     "EndedItself": "the program ended its own process before it returned a value",
     "ResultTooLarge": "the program wrote more than a result may hold",
@@ -81,15 +83,12 @@ class ProgramGrader:
         return judge(self._rule, problem, gold, self._rule.read_value(problem, outcome.value), outcome.cpu_s)
 
     def _explain(self, outcome: Outcome) -> str:
-        if outcome.status is Status.TIMEOUT:
-            spent = (
-                "waited for something" if outcome.error == "Waited" else f"used up {self._timeout_s:g} s of CPU time"
-            )
-            return f"stopped: the program {spent} without returning"
-        if outcome.status is Status.MEMORY:
-            return "stopped: the program needs more memory than it may have"
         if outcome.error in _WHY:
             return _WHY[outcome.error]
+        if outcome.status is Status.TIMEOUT:
+            return f"stopped: the program used up {self._timeout_s:g} s of CPU time without returning"
+        if outcome.status is Status.MEMORY:
+            return "stopped: the program needs more memory than it may have"
         if outcome.status is Status.KILLED:
             return f"the program crashed its process ({outcome.error})"
         return f"the program raised {outcome.error}" + (f": {outcome.message}" if outcome.message else "")

@@ -8,6 +8,8 @@ from typing import Any
 
 from reftcli.sandbox.interface import OtherValue, Outcome, Status, Value
 
+_TIMEOUTS = {"timeout": "", "stuck": "Waited", "endless": "NeverReturns"}
+
 
 def read_outcome(how: str, payload: str, cpu_s: float) -> Outcome:
     """What a worker's report means. ``payload`` was written by the program's process: anything may stand in it."""
@@ -16,8 +18,8 @@ def read_outcome(how: str, payload: str, cpu_s: float) -> Outcome:
             return _read_payload(json.loads(payload), cpu_s)
         except (ValueError, RecursionError, OverflowError):
             return Outcome(Status.ERROR, error="UnreadableResult", cpu_s=cpu_s)
-    if how in ("timeout", "stuck"):
-        return Outcome(Status.TIMEOUT, error="Waited" if how == "stuck" else "", cpu_s=cpu_s)
+    if how in _TIMEOUTS:
+        return Outcome(Status.TIMEOUT, error=_TIMEOUTS[how], cpu_s=cpu_s)
     if how == "oversize":
         return Outcome(Status.ERROR, error="ResultTooLarge", cpu_s=cpu_s)
     if how == "exit":

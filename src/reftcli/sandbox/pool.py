@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import re
 import select
@@ -15,10 +17,8 @@ from reftcli.errors import RuntimeFailure
 from reftcli.sandbox.decode import read_outcome
 from reftcli.sandbox.interface import Outcome, RunLimits, Status
 from reftcli.sandbox.level import Level, Protections
-from reftcli.sandbox.process import WorkerProcess, require_posix
+from reftcli.sandbox.process import SHARED_AT_ONCE, WorkerProcess, require_posix
 
-_WINDOW = 8
-"""Programs in flight per worker. A worker may run all of them at once, so that slow ones hold nobody up."""
 _NEEDS_SCIENCE = re.compile(r"sympy|numpy|mpmath")
 
 
@@ -83,7 +83,7 @@ class Pool:
             _close_all(self._workers, self._owner)
 
     def start_worker(self, science: bool) -> WorkerProcess:
-        worker = WorkerProcess(self.limits, science=science, at_once=_WINDOW)
+        worker = WorkerProcess(self.limits, science=science)
         self._workers.append(worker)
         return worker
 
@@ -130,12 +130,15 @@ class _Batch:
         self._lost_once: set[int] = set()
         self._left = len(programs)
         self._silence_s = 120 + 60 * pool.limits.timeout_s
-        self._waiting: dict[bool, deque[int]] = {False: deque(), True: deque()}
+        self._sharing: deque[int] = deque()
+        self._alone: dict[bool, deque[int]] = {False: deque(), True: deque()}
         for number, source in enumerate(programs):
             if len(source) > pool.limits.source_chars:
                 self._settle(number, Outcome(Status.ERROR, error="ProgramTooLong"))
+            elif _NEEDS_SCIENCE.search(source):
+                self._alone[True].append(number)
             else:
-                self._waiting[_NEEDS_SCIENCE.search(source) is not None].append(number)
+                self._sharing.append(number)
 
     def run(self) -> list[Outcome]:
         while self._left:
@@ -152,18 +155,20 @@ class _Batch:
         return [outcome for outcome in self._outcomes if outcome is not None]
 
     def _hand_out(self, science: bool) -> None:
-        waiting = self._waiting[science]
+        alone, sharing = self._alone[science], deque() if science else self._sharing
         workers = self._pool.workers(science)
-        while waiting and len(workers) < min(self._pool.size, len(waiting)):
+        while (alone or sharing) and len(workers) < min(self._pool.size, len(alone) + len(sharing)):
             workers.append(self._pool.start_worker(science))
-        while waiting:
-            worker = min(workers, key=lambda candidate: len(candidate.pending))
-            if len(worker.pending) >= _WINDOW:
-                return
-            if not worker.pending:
-                worker.last_heard = time.monotonic()
-            number = waiting.popleft()
-            worker.submit(number, self._programs[number])
+        for shared, waiting in ((True, sharing), (False, alone)):
+            size = min(SHARED_AT_ONCE, math.ceil(len(waiting) / max(1, len(workers)))) if shared else 1
+            while waiting:
+                worker = max(workers, key=lambda candidate: candidate.free(shared=shared))
+                if worker.free(shared=shared) < size:
+                    break
+                if not worker.pending:
+                    worker.last_heard = time.monotonic()
+                numbers = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+                worker.submit(numbers, [self._programs[number] for number in numbers], shared=shared)
 
     def _collect(self, worker: WorkerProcess) -> None:
         first = worker.handshake is None
@@ -173,8 +178,12 @@ class _Batch:
             return
         if first and worker.handshake is not None:
             self._pool.check(worker)
-        for number, how, payload, cpu_s in frames:
-            if worker.pending.pop(number, None) is not None:
+        for number, how, payload, cpu_s in itertools.chain.from_iterable(frames):
+            if worker.pending.pop(number, None) is None:
+                continue
+            if how == "alone":
+                self._alone[worker.science].append(number)
+            else:
                 self._settle(number, read_outcome(how, payload, cpu_s))
 
     def _replace(self, worker: WorkerProcess) -> None:
@@ -186,7 +195,7 @@ class _Batch:
                 self._settle(number, Outcome(Status.KILLED, error="WorkerLost"))
             else:
                 self._lost_once.add(number)
-                self._waiting[worker.science].append(number)
+                self._alone[worker.science].append(number)
         self._pool.drop(worker)
 
     def _replace_silent(self, workers: Sequence[WorkerProcess]) -> None:

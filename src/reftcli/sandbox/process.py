@@ -38,15 +38,24 @@ SCIENCE_MODULES = (  # noqa: SIM905
     "sympy.polys.* sympy.series.* sympy.sets.* sympy.simplify.* sympy.vector"
 ).split()
 
+SHARED_AT_ONCE = 128
+"""Programs in one process, at most: as many as keep the cost of a fork small beside theirs."""
+SHARED_WINDOW = 2 * SHARED_AT_ONCE
+ALONE_WINDOW = 8
+"""Programs in flight per worker. It may run all that are alone at once, so that slow ones hold nobody up."""
+
 Frame = Any
 
 
 class WorkerProcess:
-    """A worker with its unanswered programs. Closing the socket ends it; so does the end of this process."""
+    """A worker with its unanswered programs; closing the socket ends it, and so does the end of this process.
 
-    def __init__(self, limits: RunLimits, *, science: bool, at_once: int) -> None:
+    ``pending`` maps a program's number to whether it was sent to share a process.
+    """
+
+    def __init__(self, limits: RunLimits, *, science: bool) -> None:
         self.science = science
-        self.pending: dict[int, str] = {}
+        self.pending: dict[int, bool] = {}
         self.last_heard = time.monotonic()
         self.handshake: Mapping[str, Any] | None = None
         self._outgoing = bytearray()
@@ -56,7 +65,7 @@ class WorkerProcess:
             "timeout_s": limits.timeout_s,
             "memory_mb": limits.memory_mb,
             "result_bytes": limits.result_bytes,
-            "at_once": at_once,
+            "at_once": ALONE_WINDOW,
             "preload": [*PLAIN_MODULES, *(SCIENCE_MODULES if science else [])],
             "paths": _library_paths() if science else [],
             "drop": _HERE,
@@ -74,11 +83,16 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C at the terminal is for the trainer, which then closes us
             )
 
-    def submit(self, number: int, source: str) -> None:
-        """Queues one program; ``flush`` sends it."""
-        self.pending[number] = source
-        data = json.dumps([[number, source]]).encode()
+    def submit(self, numbers: Sequence[int], sources: Sequence[str], *, shared: bool) -> None:
+        """Queues programs that may share a process, or one that has its own; ``flush`` sends them."""
+        self.pending.update(dict.fromkeys(numbers, shared))
+        data = json.dumps([shared, numbers, sources]).encode()
         self._outgoing += struct.pack(">I", len(data)) + data
+
+    def free(self, *, shared: bool) -> int:
+        """How many more programs it can be given without queueing up behind each other."""
+        given = sum(is_shared == shared for is_shared in self.pending.values())
+        return max(0, (SHARED_WINDOW if shared else ALONE_WINDOW) - given)
 
     @property
     def has_to_send(self) -> bool:

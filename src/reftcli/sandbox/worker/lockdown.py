@@ -65,9 +65,8 @@ def filter_rules(machine: str) -> list[Rule] | None:
 class Lockdown:
     """The layers this machine offers, prepared once in the worker and put on in each child."""
 
-    def __init__(self, timeout_s: float, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._address_space = 0
         rules = filter_rules(os.uname().machine)
@@ -104,14 +103,15 @@ class Lockdown:
         self._libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         self._libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
-    def put_on(self, result_fd: int) -> int:
+    def put_on(self, result_fd: int, cpu_s: float) -> int:
         """In a fresh child: gives up everything for good and returns the one descriptor that is left, for the result.
 
-        Raises OSError where the filter cannot be installed; the child must then end without running anything.
+        ``cpu_s`` is the CPU time that it may use from here on. Raises OSError where the filter cannot be installed; the
+        child must then end without running anything.
         """
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         for kind, value in (
-            (resource.RLIMIT_CPU, int(self._timeout_s) + 1),
+            (resource.RLIMIT_CPU, int(cpu_s) + 1),
             (resource.RLIMIT_AS, self._address_space),
             (resource.RLIMIT_FSIZE, 0),
             (resource.RLIMIT_CORE, 0),
@@ -123,7 +123,7 @@ class Lockdown:
         os.dup2(result_fd, 3)
         os.closerange(4, 1024)
         resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))
-        signal.setitimer(signal.ITIMER_PROF, self._timeout_s)  # RLIMIT_CPU counts in whole seconds only
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)  # RLIMIT_CPU counts in whole seconds only
         if self._filter is None or self._libc.prctl(
             _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(self._filter), 0, 0
         ):
@@ -139,7 +139,7 @@ class Lockdown:
         child = os.fork()
         if child == 0:
             try:
-                left = self.put_on(write_fd)
+                left = self.put_on(write_fd, 1.0)
                 os.write(left, (" ".join(_attempts()) or "none").encode())
             except OSError:
                 pass

@@ -1,24 +1,35 @@
-"""Inside the locked-down child: runs one program and describes its value as tagged plain data.
+"""Inside the locked-down child: runs programs and describes their values as tagged plain data.
 
-Whatever the program breaks here (builtins, math, json) it breaks for itself alone; the process ends with it.
+Whatever a program breaks here (builtins, math, json) it breaks for itself alone; the process ends with it. Programs
+that can break nothing run several to a process.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 import sys
+import time
 import types
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from . import audit
 
 MAX_TEXT = 4096
 MAX_INT_BITS = 8192
 MAX_ITEMS = 64
 
 _NAME = "program"
+_FILE = "<program>"
+_SHARED_CPU_S = 0.05
+"""After this long a process stops taking further programs, so that none of them pays for its neighbours."""
+_dumps = json.dumps
 
 
-def run(source: str) -> bytes:
+def run_alone(source: str) -> bytes:
     """Executes ``source``, calls its ``solution()``; JSON of ``{"ok": tagged}`` or ``{"error": [name, message]}``."""
     module = types.ModuleType(_NAME)
     sys.modules[_NAME] = module  # dataclasses and typing look a class's module up by name
@@ -28,15 +39,74 @@ def run(source: str) -> bytes:
     random.seed(0)  # Python seeds it afresh in every fork; a verdict must not depend on luck
     dumps = json.dumps
     try:
-        exec(compile(source, "<program>", "exec"), module.__dict__)
-        return dumps({"ok": plain(module.__dict__["solution"]())}).encode()
+        return dumps({"ok": _value_of(compile(source, _FILE, "exec"), module.__dict__)}).encode()
     except MemoryError:
         return b'{"error": ["MemoryError", ""]}'
-    except KeyError as error:
-        name = "NoSolution" if error.args == ("solution",) else "KeyError"
-        return dumps({"error": [name, _message(error)]}).encode()
     except BaseException as error:  # noqa: BLE001 - the boundary: any end of a program is an outcome
-        return dumps({"error": [type(error).__name__[:80], _message(error)]}).encode()
+        return dumps({"error": _described(error)}).encode()
+
+
+def run_shared(sources: Sequence[str], write: Callable[[bytes], object]) -> None:
+    """Runs what may share a process; writes one line for each source, in order, ``<how> <CPU seconds> <JSON>``.
+
+    ``how`` is ``done``, ``endless`` (it can never return) or ``alone`` (it needs a process of its own, for what it is
+    or for what became of it here). Stops early, between two programs, when its time is used up.
+    """
+    warnings.simplefilter("ignore")
+    lines = b""
+    started = time.process_time()
+    for source in sources:
+        tree = _parse(source)
+        nodes = list(ast.walk(tree)) if isinstance(tree, ast.Module) else []
+        if isinstance(tree, bytes):
+            lines += b"done 0 " + tree + b"\n"
+        elif tree is None or not audit.may_share(nodes):
+            lines += b"alone 0 \n"
+        elif audit.never_returns(tree, nodes):
+            lines += b"endless 0 \n"
+        else:
+            write(lines)  # if this program is the end of the process, what went before it must be known
+            before = time.process_time()
+            result = _run_audited(tree)
+            spent = time.process_time()
+            lines = b"alone 0 \n" if result is None else b"done %.5f %s\n" % (spent - before, result)
+            if spent - started > _SHARED_CPU_S:
+                break
+    write(lines)
+
+
+def _parse(source: str) -> ast.Module | bytes | None:
+    """The syntax tree; what a program outside Python's syntax comes to; None where only trying alone can tell."""
+    try:
+        return ast.parse(source, _FILE)
+    except (SyntaxError, ValueError) as error:
+        return _dumps({"error": _described(error)}).encode()
+    except (MemoryError, RecursionError):
+        return None
+
+
+def _run_audited(tree: ast.Module) -> bytes | None:
+    """None for a program whose end depends on how much room its process has left."""
+    namespace: dict[str, Any] = {"__name__": _NAME, "math": sys.modules["math"]}
+    try:
+        return _dumps({"ok": _value_of(compile(tree, _FILE, "exec"), namespace)}).encode()
+    except (MemoryError, RecursionError):
+        return None
+    except BaseException as error:  # noqa: BLE001 - the boundary: any end of a program is an outcome
+        return _dumps({"error": _described(error)}).encode()
+    finally:
+        namespace.clear()  # its functions refer to it, and nothing else would ever free it
+
+
+def _value_of(code: types.CodeType, namespace: dict[str, Any]) -> dict[str, Any]:
+    exec(code, namespace)
+    return plain(namespace["solution"]())
+
+
+def _described(error: BaseException) -> list[str]:
+    if isinstance(error, KeyError) and error.args == ("solution",):
+        return ["NoSolution", _message(error)]
+    return [type(error).__name__[:80], _message(error)]
 
 
 def _message(error: BaseException) -> str:
