@@ -35,15 +35,15 @@ test-slow: $(BIN)/.test  ## what takes minutes: learning criteria over seeds, th
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
 check: $(BIN)/.dev  ## lint, formatting, types, import direction, documents that are generated
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/documents.py --check
 
 format: $(BIN)/.dev  ## formats the code
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 docs: $(BIN)/.dev  ## writes the documents that are generated from the code
 	$(BIN)/python tests/documents.py --write

@@ -107,6 +107,18 @@ def test_evaluation_writes_samples_results_and_the_grader(recipe: Recipe, tmp_pa
     assert grader_from_spec(json.loads(grader_file(evaluation.samples_file).read_text())).spec == saved["grader"]
 
 
+def test_gsm8k_is_also_measured_by_the_extraction_of_lm_eval(recipe: Recipe, tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with opened(recipe) as experiment:
+        renamed = [replace(problem, item_id=f"gsm8k_{problem.item_id}") for problem in experiment.sets.test]
+        evaluation = evaluate(run, experiment, renamed, "test", None, "gsm8k")
+        other = evaluate(run, experiment, experiment.sets.test, "test", None, "test")
+    found = evaluation.to_json()["lm_eval"]
+    assert found["flexible-extract"]["accuracy"] <= 1
+    assert "reft's prompt" in found["note"]
+    assert "lm_eval" not in other.to_json()
+
+
 def test_the_same_evaluation_again_gives_the_same_samples(recipe: Recipe, tmp_path: Path) -> None:
     texts = []
     for name in ("a", "b"):

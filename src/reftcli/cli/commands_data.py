@@ -98,7 +98,7 @@ def show_data(
     json_: options.Json = False,
 ) -> None:
     """Show the first problems of a split."""
-    sets = _sets(dataset, cot, set_)
+    sets = _sets(_recipe(dataset, cot, set_))
     if split not in ("train", "validation", "test"):
         raise UsageError(f"--split {split!r}: train, validation or test")
     problems = sets.split(split)[:limit]
@@ -121,9 +121,10 @@ def check_data(
     from reftcli.evaluation.gold_check import check_golds
     from reftcli.problems.check import check_problem_sets
 
-    sets = _sets(dataset, cot, set_)
+    recipe = _recipe(dataset, cot, set_)
+    sets = _sets(recipe)
     report = check_problem_sets(sets)
-    golds = check_golds(sets, cot.value, TerminalProgress())
+    golds = check_golds(sets, cot.value, recipe.grading, TerminalProgress())
     if json_:
         print_json({**report.as_dict(), "ok": report.ok and not golds.ungradable, "gold": golds.to_json()})
     else:
@@ -136,6 +137,10 @@ def _print_check(report: Any, golds: Any) -> None:
     typer.echo("problems: " + ", ".join(f"{split} {n}" for split, n in report.problems.items()))
     for split, sources in report.chain_sources.items():
         typer.echo(f"chains, {split}: " + ", ".join(f"{source} {n}" for source, n in sources.items()))
+    for source, correct in golds.correct_by_source.items():
+        typer.echo(
+            f"chains, {source}: {correct} grade correct, {golds.shares[source]:.1%} of the {golds.answers} problems"
+        )
     rows = [*report.rows(), *golds.rows()]
     for severity, split, count, what, examples in rows:
         where = f"{split}: " if split else ""
@@ -145,10 +150,14 @@ def _print_check(report: Any, golds: Any) -> None:
     )
 
 
-def _sets(dataset: str, cot: options.Form, assignments: list[str] | None) -> Any:
-    from reftcli.evaluation.data import data_request
-    from reftcli.problems.load import load_problem_sets
+def _recipe(dataset: str, cot: options.Form, assignments: list[str] | None) -> Any:
     from reftcli.recipe.layers import resolve_recipe
 
-    recipe = resolve_recipe(None, {"data": {"dataset": dataset, "cot": cot.value}}, assignments or [])
+    return resolve_recipe(None, {"data": {"dataset": dataset, "cot": cot.value}}, assignments or [])
+
+
+def _sets(recipe: Any) -> Any:
+    from reftcli.evaluation.data import data_request
+    from reftcli.problems.load import load_problem_sets
+
     return load_problem_sets(data_request(recipe.data))

@@ -12,7 +12,6 @@ from reftcli.evaluation.answering import Answerer
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.build import build_grader
 from reftcli.grading.interface import Grader
-from reftcli.grading.policy import AnswerPolicy
 from reftcli.models.load import LoadedModel, load_model
 from reftcli.models.precision import autocast_for
 from reftcli.models.source import ModelSource
@@ -74,7 +73,7 @@ def grader_of(recipe: Recipe, sets: ProblemSets) -> Grader:
     return build_grader(
         recipe.data.cot,
         recipe.data.answer or some.answer_kind,
-        policy=AnswerPolicy(tolerance=recipe.grading.tolerance),
+        policy=recipe.grading.policy,
         timeout_s=recipe.grading.timeout_s,
         workers=recipe.grading.workers,
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reftcli.grading.build import build_grader
-from reftcli.grading.interface import Verdict, grade_in_slices
+from reftcli.grading.interface import Grade, Verdict, grade_in_slices
 from reftcli.problems.load import SPLITS, ProblemSets
 from reftcli.problems.prompts import ANSWER_TRIGGER, answer_text
 from reftcli.problems.record import CotForm, Problem
+from reftcli.recipe.schema import GradingSettings
 from reftcli.runs.progress import Progress
 
 _SHOWN = 3
@@ -33,6 +35,13 @@ class GoldCheck:
     ungradable: tuple[FailingGold, ...]
     chains: int
     failing: tuple[FailingGold, ...]
+    correct_by_source: Mapping[str, int]
+    """Where chains come from: how many of them grade correct. What does not lead to its gold is not even derived."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Where chains come from: share of all problems, 0 to 1, that have a chain from there which grades correct."""
+        return {source: correct / self.answers for source, correct in self.correct_by_source.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Counts, and every problem that fails."""
@@ -45,6 +54,8 @@ class GoldCheck:
             "ungradable": listed(self.ungradable),
             "chains": self.chains,
             "chains_not_correct": listed(self.failing),
+            "chains_correct": dict(self.correct_by_source),
+            "share_of_problems": self.shares,
         }
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
@@ -63,12 +74,12 @@ class GoldCheck:
         return rows
 
 
-def check_golds(sets: ProblemSets, form: CotForm, progress: Progress) -> GoldCheck:
+def check_golds(sets: ProblemSets, form: CotForm, settings: GradingSettings, progress: Progress) -> GoldCheck:
     """Grades every gold answer as N-CoT and every gold chain in its own form."""
     pairs = [(split, problem) for split in SPLITS for problem in sets.split(split)]
     kind = pairs[0][1].answer_kind
-    reader = build_grader("ncot", kind)
-    grader = build_grader(form, kind)
+    reader = build_grader("ncot", kind, policy=settings.policy)
+    grader = build_grader(form, kind, policy=settings.policy, timeout_s=settings.timeout_s, workers=settings.workers)
     try:
         with_chain = [(split, problem) for split, problem in pairs if form in problem.chains]
         with progress.task("gold answers and chains", len(pairs) + len(with_chain), "grade") as task:
@@ -81,17 +92,22 @@ def check_golds(sets: ProblemSets, form: CotForm, progress: Progress) -> GoldChe
         grader.close()
     return GoldCheck(
         answers=len(pairs),
-        ungradable=tuple(
-            FailingGold(split, problem, grade.why)
-            for (split, problem), grade in zip(pairs, answers, strict=True)
-            if grade.verdict is not Verdict.CORRECT
-        ),
+        ungradable=_not_correct(pairs, answers),
         chains=len(with_chain),
-        failing=tuple(
-            FailingGold(split, problem, grade.why)
-            for (split, problem), grade in zip(with_chain, grades, strict=True)
-            if grade.verdict is not Verdict.CORRECT
+        failing=_not_correct(with_chain, grades),
+        correct_by_source=Counter(
+            problem.chain_sources.get(form, "given")
+            for (_, problem), grade in zip(with_chain, grades, strict=True)
+            if grade.verdict is Verdict.CORRECT
         ),
+    )
+
+
+def _not_correct(pairs: Sequence[tuple[str, Problem]], grades: Sequence[Grade]) -> tuple[FailingGold, ...]:
+    return tuple(
+        FailingGold(split, problem, grade.why)
+        for (split, problem), grade in zip(pairs, grades, strict=True)
+        if grade.verdict is not Verdict.CORRECT
     )
 
 

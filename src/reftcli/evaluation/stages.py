@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reftcli.errors import DataError, Interrupted, UsageError
+from reftcli.evaluation.lm_eval import is_gsm8k, lm_eval_measures
 from reftcli.evaluation.results import Results, derive_results
 from reftcli.evaluation.samples import SampleRecord, read_samples
 from reftcli.grading.interface import Grader
@@ -36,11 +37,13 @@ class Evaluation:
     results: Results
     samples_file: Path
     grader: Mapping[str, Any]
+    lm_eval: Mapping[str, Any]
+    """GSM8K by lm-eval's extractions; empty for everything else."""
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys, and how it was graded."""
         row = self.results.to_json(self.run, self.dataset, self.split, str(self.samples_file))
-        return {**row, "grader": dict(self.grader)}
+        return {**row, **({"lm_eval": dict(self.lm_eval)} if self.lm_eval else {}), "grader": dict(self.grader)}
 
 
 def evaluate(
@@ -187,4 +190,7 @@ def _evaluation(
 ) -> Evaluation:
     recipe, spec = experiment.recipe, experiment.grader.spec
     results = _derived(records, problems, experiment.grader, None, recipe.seed)
-    return Evaluation(run.name, recipe.data.dataset, records[0].split, results, run.samples_file(label), spec)
+    dataset = recipe.data.dataset
+    comparable = is_gsm8k(problems, dataset)
+    lm_eval = lm_eval_measures(records, recipe.data.cot, recipe.seed) if comparable else {}
+    return Evaluation(run.name, dataset, records[0].split, results, run.samples_file(label), spec, lm_eval)

@@ -6,10 +6,12 @@ YAML keys, ``--set`` keys, flags and ``docs/recipes.md`` all come from here. The
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from reftcli.grading.policy import AnswerPolicy, Percent
 from reftcli.problems.record import AnswerKind, CotForm
 from reftcli.rewards.shaping import RewardTable
 
@@ -188,8 +190,18 @@ class GradingSettings(Section):
     """Judging answers."""
 
     tolerance: NonNegative = Field(1e-2, description="largest difference between equal numbers")
+    percent: Percent = Field("drop", description="5% is 5 (drop) or 0.05 (fraction)")
+    decimal_comma: bool = Field(False, description="read 3,5 as three and a half and 1.000 as a thousand")
+    number_words: bool = Field(False, description='read "twenty-five" and "5 million"')
+    option_text: bool = Field(True, description="multiple choice: accept the text of an option for its letter")
+    last_number: bool = Field(False, description="take the last number of a text without a final answer; pays guesses")
     timeout_s: Rate = Field(2.0, description="seconds of CPU time that a program may take")
     workers: Positive | None = Field(None, description="processes that run programs; default: one per core")
+
+    @property
+    def policy(self) -> AnswerPolicy:
+        """How answers are read and compared."""
+        return AnswerPolicy(**{field.name: getattr(self, field.name) for field in dataclasses.fields(AnswerPolicy)})
 
 
 class Recipe(Section):

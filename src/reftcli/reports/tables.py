@@ -39,6 +39,9 @@ def accuracy_rows(results: Mapping[str, Any], name: str = "") -> list[AccuracyRo
 
     if results.get("accuracy") is not None:
         add("greedy", {"accuracy": results["accuracy"], "ci95": results["accuracy_ci95"]}, "")
+    lm_eval = results.get("lm_eval", {})
+    for extraction in ("flexible-extract", "strict-match"):
+        add(f"greedy, {extraction}", lm_eval.get(extraction), lm_eval.get("note", ""))
     add("mean of samples", results.get("mean_sample_accuracy"), "")
     for key, label, note in (
         ("maj", "maj", "majority vote"),
