@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from reftcli.errors import ModelUnavailable, UsageError
+from reftcli.models.onednn import use_onednn
 from reftcli.models.smollm2_q4 import expanded_folder
 from reftcli.models.source import ModelSource
 from reftcli.models.tiny import tiny_model, tiny_tokenizer
@@ -64,7 +65,10 @@ def load_model(source: ModelSource) -> LoadedModel:
     model.config.pad_token_id, model.config.eos_token_id = pad, eos
     if model.generation_config is not None:
         model.generation_config.pad_token_id, model.generation_config.eos_token_id = pad, eos
-    return LoadedModel(model.to(default_device()), tokenizer, pad, eos)
+    device = default_device()
+    if device.type == "cpu":
+        use_onednn()
+    return LoadedModel(model.to(device), tokenizer, pad, eos)
 
 
 def load_classifier(source: ModelSource, pad_token_id: int) -> PreTrainedModel:

@@ -137,6 +137,16 @@ class RlSettings(Section):
     shuffle_gold: bool = Field(
         False, description="control experiment: golds are shuffled among problems, and a wrong answer earns 0"
     )
+    rollout_logprobs: Literal["decoded", "recomputed"] = Field(
+        "decoded",
+        description="log-probabilities and values of rollouts: as they were decoded, or by another forward pass",
+    )
+    verify_every: Annotated[int, Field(ge=0)] = Field(
+        25, description="updates between comparisons of decoded log-probabilities with recomputed ones; 0: never"
+    )
+    logprob_chunk: Positive | None = Field(
+        None, description="logits of at most so many tokens at once: slower, for tight memory; default: all"
+    )
     validate_every: Positive = Field(50, description="updates between greedy validations; the best one is kept")
     validation_limit: Positive | None = Field(500, description="validate on so many problems")
     checkpoint_every: Positive = Field(50, description="updates between checkpoints that --resume can use")

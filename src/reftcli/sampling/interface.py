@@ -34,7 +34,9 @@ class Decode:
 class Completion:
     """Generated tokens, EOS included where the model ended by itself (``ended``).
 
-    ``logprobs``: log pi(token | before) for each token, at the sampling temperature, before top-k and top-p.
+    ``logprobs``: log pi(token | before) for each token, at the sampling temperature, before top-k and top-p;
+    ``entropies``: of the distribution each token came from, likewise; ``values``: V(before) for each token. The last
+    two are empty where the sampler does not give them.
     """
 
     prompt: Prompt
@@ -42,6 +44,8 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     ended: bool
+    values: tuple[float, ...] = ()
+    entropies: tuple[float, ...] = ()
 
     @property
     def total_tokens(self) -> int:

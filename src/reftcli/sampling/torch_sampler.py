@@ -1,22 +1,34 @@
-"""Decoding with the model itself: shared prefill, rows that end leave the batch, one random stream per completion."""
+"""Decoding with the model itself: shared prefill, ended rows make room for waiting ones, a random stream for each."""
 
 from __future__ import annotations
 
-import zlib
+import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from reftcli.models.attention import own_attention, packed, takes_own_attention
+from reftcli.models.onednn import prepacked
 from reftcli.problems.prompts import Prompt
+from reftcli.sampling.choosing import choose, uniforms
 from reftcli.sampling.interface import Completion, Decode
+from reftcli.sampling.slots import SlotCache
 
 _COMPACT_BELOW = 0.8
-"""Rows that ended are dropped from the batch when fewer than this share still runs: each drop copies the cache."""
+"""Ended rows are dropped when fewer than this share still runs: each drop copies the cache."""
+_REFILL_AT = 0.25
+"""Waiting prompts come in when this share of the slots is free: each coming-in is a prefill of its own."""
+
+ValueHead = Callable[[Tensor], Tensor]
+"""Last hidden states [R, H] -> values [R, 1]."""
 
 
 @dataclass(slots=True)
@@ -27,20 +39,35 @@ class _Row:
     sample_index: int
     limit: int
     """Most tokens it may get: the setting, or what the model's context leaves after the prompt."""
+    random: npt.NDArray[np.float32]
+    """One number for each token; empty for greedy decoding."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     ended: bool = False
 
     @property
     def running(self) -> bool:
         return not self.ended and len(self.token_ids) < self.limit
 
+    def completion(self) -> Completion:
+        return Completion(
+            self.prompt,
+            self.sample_index,
+            tuple(self.token_ids),
+            tuple(self.logprobs),
+            self.ended,
+            values=tuple(self.values),
+            entropies=tuple(self.entropies),
+        )
+
 
 class TorchSampler:
     """Completes prompts with a causal language model.
 
     Args:
-        model: any Hugging Face decoder with a `DynamicCache`.
+        model: any Hugging Face decoder that takes a `Cache`.
         eos_token_id: ends a completion.
         pad_token_id: fills prompts on the left; may equal EOS, because masks come from lengths.
         batch_size: completions decoded at once.
@@ -58,12 +85,23 @@ class TorchSampler:
         context: int,
         autocast: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
-        self._model = model
-        self._eos = eos_token_id
-        self._pad = pad_token_id
-        self._batch_size = batch_size
+        self.model = model
+        self.eos_token_id = eos_token_id
+        self.pad_token_id = pad_token_id
+        self.batch_size = batch_size
+        self.own_attention = takes_own_attention(model)
+        self.value_head: ValueHead | None = None
         self._context = context
         self._autocast = autocast or nullcontext
+
+    def with_values(self, value_head: ValueHead) -> TorchSampler:
+        """The same sampler, whose completions carry the value before each token.
+
+        Only for models whose logits are head(backbone(x)).
+        """
+        sampler = copy.copy(self)
+        sampler.value_head = value_head
+        return sampler
 
     @torch.no_grad()
     def sample(
@@ -72,122 +110,177 @@ class TorchSampler:
         """See `reftcli.sampling.interface.Sampler.sample`."""
         total = min(self._context, decode.max_total_tokens or self._context)
         rows = [
-            _Row(prompt, index, min(decode.max_new_tokens, total - len(prompt.token_ids)))
+            _new_row(prompt, index, min(decode.max_new_tokens, total - len(prompt.token_ids)), decode)
             for prompt in prompts
             for index in range(n)
         ]
         # Rows of one prompt stay together (they share its prefill), prompts of like length too (less padding).
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt.token_ids), i // n, i))
-        with _evaluating(self._model), self._autocast():
-            for start in range(0, len(order), self._batch_size):
-                group = [rows[i] for i in order[start : start + self._batch_size]]
-                self._decode_group(group, decode)
-                if on_done:
-                    on_done(len(group))
-        return [Completion(r.prompt, r.sample_index, tuple(r.token_ids), tuple(r.logprobs), r.ended) for r in rows]
+        attention = own_attention(self.model) if self.own_attention else nullcontext()
+        with _evaluating(self.model), attention, self._autocast(), prepacked(self.model, self.batch_size):
+            _Decoder(self, decode, on_done or (lambda _: None)).run(deque(rows[i] for i in order))
+        return [row.completion() for row in rows]
 
-    def _decode_group(self, rows: list[_Row], decode: Decode) -> None:
-        """Decodes rows together until each has ended or reached the limit."""
-        uniforms = None if decode.decoding == "greedy" else self._uniforms(rows, decode)
-        logits, cache, attention_mask = self._prefill(rows)
-        lengths = torch.tensor([len(row.prompt.token_ids) for row in rows], device=self._model.device)
-        alive = list(range(len(rows)))
-        """Indices into ``rows``, in the order of the batch dimension."""
-        for step in range(max(row.limit for row in rows)):
-            uniform = None if uniforms is None else uniforms[alive, step]
-            tokens, logprobs = _choose(logits, decode, uniform)
-            self._append(rows, alive, tokens, logprobs)
-            running = [place for place, i in enumerate(alive) if rows[i].running]
-            if not running:
-                break
-            if len(running) <= _COMPACT_BELOW * len(alive):
-                keep = torch.tensor(running, device=self._model.device)
-                cache.batch_select_indices(keep)
-                attention_mask, tokens = attention_mask[keep], tokens[keep]
-                alive = [alive[place] for place in running]
-            attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(alive), 1)], dim=1)
-            logits = self._forward(tokens[:, None], (lengths[alive] + step)[:, None], attention_mask, cache)
 
-    def _prefill(self, rows: list[_Row]) -> tuple[Tensor, DynamicCache, Tensor]:
-        """Runs each distinct prompt once, then repeats its cache for its rows. Logits of the last position: [R, V]."""
-        distinct: dict[tuple[int, ...], int] = {}
-        place = [distinct.setdefault(row.prompt.token_ids, len(distinct)) for row in rows]
-        longest = max(len(ids) for ids in distinct)
-        input_ids = torch.full((len(distinct), longest), self._pad)
-        attention_mask = torch.zeros((len(distinct), longest), dtype=torch.long)
-        for i, ids in enumerate(distinct):
-            input_ids[i, longest - len(ids) :] = torch.tensor(ids)
-            attention_mask[i, longest - len(ids) :] = 1
+def _new_row(prompt: Prompt, index: int, limit: int, decode: Decode) -> _Row:
+    drawn = 0 if decode.decoding == "greedy" else max(0, limit)
+    return _Row(prompt, index, limit, uniforms(decode, prompt.problem.item_id, index, drawn))
+
+
+class _Decoder:
+    """One call of ``sample``: the rows in the slots, their cache, and where each row begins in it.
+
+    All rows end in the same column. What a row's cache holds left of its beginning (``start`` [R]) is masked.
+    """
+
+    def __init__(self, sampler: TorchSampler, decode: Decode, on_done: Callable[[int], None]) -> None:
+        self._sampler = sampler
+        self._model = sampler.model
+        self._decode = decode
+        self._on_done = on_done
+        self._rows: list[_Row] = []
+        self._cache: SlotCache | None = None
+        self._start = torch.zeros(0, dtype=torch.long, device=self._model.device)
+        self._tokens = torch.zeros(0, dtype=torch.long, device=self._model.device)
+        """What each row chose last and has not been fed yet."""
+
+    def run(self, waiting: deque[_Row]) -> None:
+        """Until every row has ended or reached its limit."""
+        slots = self._sampler.batch_size
+        while True:
+            running = [place for place, row in enumerate(self._rows) if row.running]
+            free = slots - len(running)
+            refill = bool(waiting) and (not running or free >= max(1, _REFILL_AT * slots))
+            if not running and not refill:
+                return
+            if len(running) < len(self._rows) and (refill or len(running) <= _COMPACT_BELOW * len(self._rows)):
+                self._keep(running)
+            if refill:
+                self._admit([waiting.popleft() for _ in range(min(free, len(waiting)))])
+            else:
+                self._step()
+
+    def _keep(self, places: list[int]) -> None:
+        """Drops the rows that ended, and the columns that no remaining row uses."""
+        self._rows = [self._rows[place] for place in places]
+        if not places:
+            self._cache = None
+            self._start, self._tokens = self._start[:0], self._tokens[:0]
+            return
+        assert self._cache is not None
+        index = torch.tensor(places, device=self._model.device)
+        start = self._start[index]
+        first = int(start.min())
+        self._cache.keep(index, first)
+        self._start, self._tokens = start - first, self._tokens[index]
+
+    def _admit(self, rows: list[_Row]) -> None:
+        """Runs each distinct prompt once, repeats its cache for its rows, and lets them choose their first token."""
         device = self._model.device
-        attention_mask = attention_mask.to(device)
-        position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self._model.config)
-        logits = self._forward(input_ids.to(device), position_ids, attention_mask, cache)
-        if len(distinct) < len(rows):
-            index = torch.tensor(place, device=device)
-            cache.batch_select_indices(index)
-            logits, attention_mask = logits[index], attention_mask[index]
-        return logits, cache, attention_mask
+        distinct: dict[tuple[int, ...], int] = {}
+        places = torch.tensor([distinct.setdefault(row.prompt.token_ids, len(distinct)) for row in rows], device=device)
+        prompts = list(distinct)
+        cache = SlotCache(self._model.config.num_hidden_layers)
+        prefill = self._prefill_packed if self._sampler.own_attention else self._prefill_padded
+        hidden, logits = prefill(prompts, cache)
+        if len(prompts) < len(rows):
+            cache.keep(places)
+            logits, hidden = logits[places], None if hidden is None else hidden[places]
+        start = cache.columns - torch.tensor([len(row.prompt.token_ids) for row in rows], device=device)
+        self._join(rows, cache, start)
+        self._tokens = torch.cat([self._tokens, self._choose(rows, logits, hidden)])
 
-    def _forward(self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor, cache: DynamicCache) -> Tensor:
-        # Positions are explicit: with left padding a model with absolute positions would otherwise be shifted.
-        output = self._model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        last: Tensor = output.logits[:, -1]
-        return last.float()
+    def _join(self, rows: list[_Row], cache: SlotCache, start: Tensor) -> None:
+        if self._cache is None:
+            self._cache, self._start = cache, start
+        else:
+            before, theirs = self._cache.columns, cache.columns
+            self._cache.join(cache)
+            after = self._cache.columns
+            self._start = torch.cat([self._start + (after - before), start + (after - theirs)])
+        self._rows = self._rows + rows
 
-    def _append(self, rows: list[_Row], alive: list[int], tokens: Tensor, logprobs: Tensor) -> None:
-        for i, token, logprob in zip(alive, tokens.tolist(), logprobs.tolist(), strict=True):
-            row = rows[i]
+    def _prefill_packed(self, prompts: Sequence[Sequence[int]], cache: SlotCache) -> tuple[Tensor | None, Tensor]:
+        """All prompts end to end in one row: nothing is computed for padding."""
+        lengths = [len(ids) for ids in prompts]
+        ids = torch.tensor([token for ids in prompts for token in ids], device=self._model.device)
+        last = torch.tensor(lengths, device=self._model.device).cumsum(0) - 1
+        hidden, logits = self._forward({**packed(ids, lengths), "past_key_values": cache}, last)
+        cache.unpack(lengths)
+        return hidden, logits
+
+    def _prefill_padded(self, prompts: Sequence[Sequence[int]], cache: SlotCache) -> tuple[Tensor | None, Tensor]:
+        longest = max(map(len, prompts))
+        input_ids = torch.full((len(prompts), longest), self._sampler.pad_token_id)
+        for place, ids in enumerate(prompts):
+            input_ids[place, longest - len(ids) :] = torch.tensor(ids)
+        start = longest - torch.tensor([len(ids) for ids in prompts])
+        column = torch.arange(longest)
+        arguments = {
+            "input_ids": input_ids,
+            # Explicit: a model with absolute positions would otherwise be shifted by the padding.
+            "position_ids": (column - start[:, None]).clamp(min=0),
+            "attention_mask": (column >= start[:, None]).long(),
+        }
+        on_device = {name: tensor.to(self._model.device) for name, tensor in arguments.items()}
+        return self._forward({**on_device, "past_key_values": cache}, None)
+
+    def _step(self) -> None:
+        """Feeds every row its last token and lets it choose the next one."""
+        assert self._cache is not None
+        column = torch.arange(self._cache.columns + 1, device=self._model.device)
+        seen = column >= self._start[:, None]
+        mask: Tensor | None = seen.long()
+        if self._sampler.own_attention:  # [R, 1, Q, N], and none at all where every row fills its slot
+            mask = seen[:, None, None] if bool(self._start.any()) else None
+        arguments = {
+            "input_ids": self._tokens[:, None],
+            "position_ids": (self._cache.columns - self._start)[:, None],
+            "attention_mask": mask,
+            "past_key_values": self._cache,
+        }
+        hidden, logits = self._forward(arguments, None)
+        self._tokens = self._choose(self._rows, logits, hidden)
+
+    def _forward(self, arguments: dict[str, Any], last: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Last hidden states [R, H] (None without a value head) and logits [R, V] where the next token is predicted.
+
+        ``last``: those positions, for prompts that lie end to end in one row; None: the end of every row.
+        """
+        if self._sampler.value_head is None:
+            logits = self._model(**arguments, use_cache=True, logits_to_keep=1 if last is None else last).logits
+            return None, (logits[:, -1] if last is None else logits[0]).float()
+        states = self._model.base_model(**arguments, use_cache=True).last_hidden_state
+        hidden = states[:, -1] if last is None else states[0, last]
+        return hidden, self._model.get_output_embeddings()(hidden).float()
+
+    def _choose(self, rows: list[_Row], logits: Tensor, hidden: Tensor | None) -> Tensor:
+        """The next tokens, written down for the rows that still run."""
+        choice = choose(logits, self._decode, self._random(rows))
+        columns = [choice.logprobs, choice.entropies]
+        if hidden is not None:
+            assert self._sampler.value_head is not None
+            columns.append(self._sampler.value_head(hidden).squeeze(-1).float())
+        numbers = torch.stack(columns, dim=1).tolist()
+        done = 0
+        for row, token, (logprob, entropy, *value) in zip(rows, choice.tokens.tolist(), numbers, strict=True):
             if not row.running:
-                continue  # kept in the batch until the next compaction
+                continue  # it stays in its slot until the next compaction
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-            row.ended = token == self._eos
+            row.entropies.append(entropy)
+            row.values.extend(value)
+            row.ended = token == self._sampler.eos_token_id
+            done += not row.running
+        if done:
+            self._on_done(done)
+        return choice.tokens
 
-    def _uniforms(self, rows: list[_Row], decode: Decode) -> Tensor:
-        """[rows, longest limit] numbers in [0, 1), each row from a stream of its own."""
-        width = max(0, *(row.limit for row in rows))
-        table = np.empty((len(rows), width), dtype=np.float32)
-        for i, row in enumerate(rows):
-            item = zlib.crc32(row.prompt.problem.item_id.encode())
-            seed = np.random.SeedSequence([decode.seed, decode.stream, item, row.sample_index])
-            table[i] = np.random.Generator(np.random.Philox(seed)).random(width, dtype=np.float32)
-        return torch.from_numpy(table).to(self._model.device)
-
-
-def _choose(logits: Tensor, decode: Decode, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Next tokens [R] and their log-probabilities [R] from logits [R, V]; greedy where there is no uniform number."""
-    if uniform is None:
-        tokens = logits.argmax(dim=-1)
-        return tokens, torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None]).squeeze(1)
-    scaled = logits / decode.temperature
-    probabilities = torch.softmax(_filtered(scaled, decode), dim=-1)
-    # Inverse of the cumulative distribution: one uniform number per row.
-    cumulative = probabilities.cumsum(dim=-1)
-    threshold = uniform[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
-    logprobs = torch.log_softmax(scaled, dim=-1).gather(1, tokens[:, None]).squeeze(1)
-    return tokens, logprobs
-
-
-def _filtered(logits: Tensor, decode: Decode) -> Tensor:
-    """Logits [R, V] with everything outside top-k and top-p at minus infinity."""
-    if decode.top_k:
-        kth = logits.topk(min(decode.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, -torch.inf)
-    if decode.top_p < 1:
-        ordered, index = logits.sort(dim=-1, descending=True)
-        before = torch.softmax(ordered, dim=-1).cumsum(dim=-1) - torch.softmax(ordered, dim=-1)
-        outside = torch.zeros_like(before, dtype=torch.bool).scatter(1, index, before >= decode.top_p)
-        logits = logits.masked_fill(outside, -torch.inf)
-    return logits
+    def _random(self, rows: list[_Row]) -> Tensor | None:
+        if self._decode.decoding == "greedy":
+            return None
+        drawn = [row.random[len(row.token_ids)] if row.running else 0.0 for row in rows]
+        return torch.tensor(drawn, dtype=torch.float32, device=self._model.device)
 
 
 @contextmanager

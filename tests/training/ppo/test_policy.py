@@ -32,18 +32,22 @@ def llama(seed: int = 0) -> LlamaForCausalLM:
 def batch() -> ScoringInput:
     """Row 0: prompt of 2, completion of 3. Row 1: prompt of 1, completion of 1."""
     return ScoringInput(
-        input_ids=torch.tensor([[3, 4, 5, 6, 7], [8, 9, 0, 0, 0]]),
-        attention_mask=torch.tensor([[1] * 5, [1, 1, 0, 0, 0]]),
-        predicts=torch.tensor([[0, 1, 1, 1, 0], [1, 0, 0, 0, 0]], dtype=torch.bool),
+        input_ids=torch.tensor([3, 4, 5, 6, 7, 8, 9]),
+        lengths=(5, 2),
+        predicts=torch.tensor([1, 2, 3, 5]),
         targets=torch.tensor([5, 6, 7, 9]),
     )
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_logprobs_entropies_and_values_are_those_of_the_full_forward(temperature: float) -> None:
+def test_logprobs_entropies_and_values_are_those_of_the_full_forward(temperature: float, packs: bool) -> None:
     model = llama()
     head = new_value_head(model, seed=1)
-    logprobs, values, entropy = PolicyWithValueHead(model, head)(batch(), temperature, with_entropy=True)
+    policy = PolicyWithValueHead(model, head)
+    assert policy.packs
+    policy.packs = packs
+    logprobs, values, entropy = policy(batch(), temperature, with_entropy=True)
     expected = []
     for ids, start in (([3, 4, 5, 6, 7], 2), ([8, 9], 1)):
         output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
@@ -67,7 +71,7 @@ def test_entropies_cost_nothing_where_nobody_asks() -> None:
 def test_reference_logprobs_are_those_of_the_policy_and_carry_no_gradient() -> None:
     model = llama()
     policy = PolicyWithValueHead(model, new_value_head(model, 0))
-    found = reference_logprobs(model, batch(), 0.9, autocast_for("fp32", torch.device("cpu")))
+    found = reference_logprobs(model, batch(), 0.9, autocast_for("fp32", torch.device("cpu")), packs=True)
     torch.testing.assert_close(found, policy(batch(), 0.9)[0].detach())
     assert not found.requires_grad
 

@@ -18,7 +18,7 @@ from reftcli.training.ppo.rollout import (
 )
 
 CPU = torch.device("cpu")
-EOS = PAD = 9  # equal, as in many tokenizers: no mask may come from comparing ids
+EOS = 9
 
 
 def rollout(prompt_ids: list[int], ids: list[int], reward: Reward | None = None) -> Rollout:
@@ -30,11 +30,11 @@ def rollout(prompt_ids: list[int], ids: list[int], reward: Reward | None = None)
 ROLLOUTS = [rollout([1, 2, 3], [4, 9]), rollout([9], [5, 9, 6, 7]), rollout([1, 2], [9])]
 
 
-def test_prompt_and_completion_are_joined_and_padded_on_the_right() -> None:
-    batch = scoring_input(ROLLOUTS, PAD, CPU)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 9], [9, 5, 9, 6, 7], [1, 2, 9, 9, 9]]
-    assert batch.attention_mask.tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 0, 0]]
-    assert batch.predicts.int().tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 0, 0, 0]]
+def test_prompts_and_completions_lie_end_to_end() -> None:
+    batch = scoring_input(ROLLOUTS, CPU)
+    assert batch.input_ids.tolist() == [1, 2, 3, 4, 9, 9, 5, 9, 6, 7, 1, 2, 9]
+    assert batch.lengths == (5, 5, 3)
+    assert batch.predicts.tolist() == [2, 3, 5, 6, 7, 8, 11]
     assert batch.targets.tolist() == [4, 9, 5, 9, 6, 7, 9]
 
 

@@ -41,12 +41,12 @@ def small_model(seed: int, dtype: torch.dtype = torch.float64) -> GPT2LMHeadMode
     return GPT2LMHeadModel(config).to(dtype).eval()
 
 
-def networks(micro: int = 64, pad: int = PAD, dtype: torch.dtype = torch.float64) -> Networks:
+def networks(micro: int = 64, dtype: torch.dtype = torch.float64) -> Networks:
     """A policy that has moved away from its reference, so that the KL is not 0."""
     policy, reference = small_model(1, dtype), frozen_copy(small_model(1, dtype))
     nudge(policy, 0.02, seed=5)
     wrapper = PolicyWithValueHead(policy, new_value_head(policy, 3).to(dtype))
-    return Networks(wrapper, reference, Accelerator(cpu=True), nullcontext, pad, micro)
+    return Networks(wrapper, reference, Accelerator(cpu=True), nullcontext, micro)
 
 
 def nudge(module: torch.nn.Module, size: float, seed: int) -> None:
@@ -271,10 +271,28 @@ def test_the_moved_policy_of_the_test_above_is_clipped_in_part() -> None:
     assert 0.1 < statistics.clip_fraction[0] < 0.9
 
 
-def test_pad_may_be_eos() -> None:
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_packing_padding_and_chunks_give_the_same_gradients(packs: bool, chunk: int | None) -> None:
+    rollouts = random_rollouts(12, MIXED)
+    settings = SETTINGS.model_copy(update={"batch_size": 4, "temperature": 0.8})
+    nets = networks()
+    assert nets.packs
+    nets.policy.packs, nets.policy.logprob_chunk = packs, chunk
+    found = engine_gradients(nets, rollouts, settings)
+    assert_same_gradients(found, reference_gradients(networks(), rollouts, settings), 1e-8)
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
     rollouts = random_rollouts(12, MIXED)
     settings = SETTINGS.model_copy(update={"batch_size": 4})
-    found = engine_gradients(networks(pad=EOS), rollouts, settings)
+    nets = networks()
+    nets.policy.gradient_checkpointing_enable()
+    nets.policy.train()  # layers are only run again in training mode; this model has no dropout at 0
+    for module in nets.policy.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    found = engine_gradients(nets, rollouts, settings)
     assert_same_gradients(found, reference_gradients(networks(), rollouts, settings), 1e-8)
 
 

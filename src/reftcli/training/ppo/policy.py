@@ -8,22 +8,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from reftcli.models.attention import NAME, own_attention, packed, takes_own_attention
 from reftcli.models.precision import Autocast
+from reftcli.training.ppo.chunked import at_least_fp32, chunked_logprobs
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringInput:
-    """Rollouts as the network reads them: prompt and completion joined, padded on the right.
+    """Rollouts as the network reads them: prompts with their completions, end to end.
 
-    Padding on the right of a causal model needs no mask to be exact, but the mask is given all the same.
-    ``predicts[b, i]`` is True where position i predicts a completion token; ``targets`` are those tokens, flattened
-    row by row, _N in all.
+    ``input_ids``: [_L], ``lengths`` of the sequences sum to _L. ``predicts``: [_N] positions that predict a completion
+    token; ``targets``: [_N], those tokens.
     """
 
     input_ids: Tensor
-    attention_mask: Tensor
+    lengths: tuple[int, ...]
     predicts: Tensor
     targets: Tensor
 
@@ -32,13 +34,15 @@ class PolicyWithValueHead(nn.Module):
     """pi(a|s) and V(s) from one backbone. Takes the place of TRL's ``PolicyAndValueWrapper``.
 
     Only positions that predict a completion token go through the vocabulary projection, so the logits are [_N, V]
-    and not [_B, _L, V].
+    and not [_B, _L, V]; with ``logprob_chunk`` never more than [chunk, V] of them exist.
     """
 
     def __init__(self, policy: PreTrainedModel, value_head: nn.Linear) -> None:
         super().__init__()
         self.policy = policy
         self.value_head = value_head
+        self.packs = takes_own_attention(policy)
+        self.logprob_chunk: int | None = None
         self.is_gradient_checkpointing = bool(getattr(policy, "is_gradient_checkpointing", False))
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
@@ -53,33 +57,45 @@ class PolicyWithValueHead(nn.Module):
         self, batch: ScoringInput, temperature: float, autocast: Autocast = nullcontext, with_entropy: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """(log-probabilities [_N], values [_N], entropies [_N] or None) of the completion tokens, in fp32 or better."""
+        head = self.policy.get_output_embeddings()
         with autocast():
-            hidden = predicting_states(self.policy, batch)
-            logits = self.policy.get_output_embeddings()(hidden)
+            hidden = predicting_states(self.policy, batch, self.packs)
             values = self.value_head(hidden).squeeze(-1)
-        logprobs, entropy = _token_statistics(_at_least_fp32(logits) / temperature, batch.targets, with_entropy)
-        return logprobs, _at_least_fp32(values), entropy
+            if self.logprob_chunk is not None and not with_entropy:
+                logprobs = chunked_logprobs(hidden, head, batch.targets, temperature, self.logprob_chunk)
+                return logprobs, at_least_fp32(values), None
+            logits = head(hidden)
+        logprobs, entropy = _token_statistics(at_least_fp32(logits) / temperature, batch.targets, with_entropy)
+        return logprobs, at_least_fp32(values), entropy
 
 
-def reference_logprobs(model: PreTrainedModel, batch: ScoringInput, temperature: float, autocast: Autocast) -> Tensor:
+def reference_logprobs(
+    model: PreTrainedModel, batch: ScoringInput, temperature: float, autocast: Autocast, packs: bool
+) -> Tensor:
     """log ref(a|s) of the completion tokens, [_N]."""
     with torch.no_grad(), autocast():
-        logits = model.get_output_embeddings()(predicting_states(model, batch))
-    return _token_statistics(_at_least_fp32(logits) / temperature, batch.targets, with_entropy=False)[0]
+        logits = model.get_output_embeddings()(predicting_states(model, batch, packs))
+    return _token_statistics(at_least_fp32(logits) / temperature, batch.targets, with_entropy=False)[0]
 
 
-def predicting_states(model: PreTrainedModel, batch: ScoringInput) -> Tensor:
-    """Last hidden states at the positions that predict a completion token, [_N, H]."""
-    states = model.base_model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    ).last_hidden_state
-    selected: Tensor = states[batch.predicts]
+def predicting_states(model: PreTrainedModel, batch: ScoringInput, packs: bool) -> Tensor:
+    """Last hidden states at the positions that predict a completion token, [_N, H].
+
+    ``packs``: run the sequences end to end, so that nothing is computed for padding; else padded on the right.
+    """
+    if not packs:
+        rows = list(torch.split(batch.input_ids, list(batch.lengths)))
+        input_ids = pad_sequence(rows, batch_first=True)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        states = model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
+        selected: Tensor = states[mask.bool()][batch.predicts]
+        return selected
+    if model.is_gradient_checkpointing and model.config._attn_implementation != NAME:
+        model.set_attn_implementation(NAME)  # for good: the backward pass runs the layers again
+    with own_attention(model):
+        states = model.base_model(**packed(batch.input_ids, batch.lengths), use_cache=False).last_hidden_state[0]
+    selected = states[batch.predicts]
     return selected
-
-
-def _at_least_fp32(x: Tensor) -> Tensor:
-    """Statistics of a bf16 forward are made in fp32; those of a float64 model stay as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _token_statistics(logits: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:

@@ -45,23 +45,21 @@ class RolloutBatch:
     row_weight: Tensor
 
 
-def scoring_input(rollouts: Sequence[Rollout], pad_token_id: int, device: torch.device) -> ScoringInput:
-    """Prompt and completion of each rollout in one row, padded on the right to the longest."""
-    lengths = [len(r.completion.prompt.token_ids) + len(r.completion.token_ids) for r in rollouts]
-    shape = (len(rollouts), max(lengths))
-    input_ids = torch.full(shape, pad_token_id)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    predicts = torch.zeros(shape, dtype=torch.bool)
+def scoring_input(rollouts: Sequence[Rollout], device: torch.device) -> ScoringInput:
+    """Prompt and completion of each rollout, end to end."""
+    tokens: list[int] = []
+    lengths: list[int] = []
+    predicts: list[int] = []
     targets: list[int] = []
-    for row, (rollout, length) in enumerate(zip(rollouts, lengths, strict=True)):
+    for rollout in rollouts:
         prompt_ids, completion_ids = rollout.completion.prompt.token_ids, rollout.completion.token_ids
-        input_ids[row, :length] = torch.tensor([*prompt_ids, *completion_ids])
-        attention_mask[row, :length] = 1
-        predicts[row, len(prompt_ids) - 1 : length - 1] = True
+        first = len(tokens) + len(prompt_ids) - 1
+        predicts.extend(range(first, first + len(completion_ids)))
+        tokens.extend((*prompt_ids, *completion_ids))
         targets.extend(completion_ids)
-    return ScoringInput(
-        input_ids.to(device), attention_mask.to(device), predicts.to(device), torch.tensor(targets, device=device)
-    )
+        lengths.append(len(prompt_ids) + len(completion_ids))
+    input_ids, positions, wanted = (torch.tensor(ids, device=device) for ids in (tokens, predicts, targets))
+    return ScoringInput(input_ids, tuple(lengths), positions, wanted)
 
 
 def completion_mask(rollouts: Sequence[Rollout], device: torch.device) -> Tensor:
@@ -73,6 +71,12 @@ def completion_mask(rollouts: Sequence[Rollout], device: torch.device) -> Tensor
 def by_row(flat: Tensor, mask: Tensor) -> Tensor:
     """Values of completion tokens, flat [_N], at their places in [_B, _T]; 0 elsewhere. Keeps gradients."""
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
+
+
+def as_rows(columns: Sequence[Sequence[float]], mask: Tensor) -> Tensor:
+    """Numbers of completion tokens, one sequence for each rollout, at their places in [_B, _T]; 0 elsewhere."""
+    flat = torch.tensor([number for column in columns for number in column], dtype=torch.float32, device=mask.device)
+    return by_row(flat, mask)
 
 
 def process_rewards(rollouts: Sequence[Rollout], mask: Tensor) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,17 @@ from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress
 from reftcli.sampling.interface import Decode, Sampler
+from reftcli.sampling.torch_sampler import TorchSampler
 from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
 from reftcli.training.ppo.policy import check_backbone_and_head, new_value_head
 from reftcli.training.ppo.rollout import Rollout, RolloutBatch
 from reftcli.training.ppo.schedule import ProblemOrder
-from reftcli.training.ppo.update import Networks, rollout_batch, update_policy
+from reftcli.training.ppo.update import Networks, rollout_batch, rollout_error, update_policy
 from reftcli.training.trl_seam import NoRewardModel, PPOConfig, PPOTrainer, shared_backbone
 
 _ROLLOUTS_SAVED_PER_UPDATE = 4
+_MAX_ROLLOUT_ERROR = 5e-3
+"""Nats. Two ways to add up the same products differ by about 1e-5 in fp32, an error of the code by much more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,14 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             reference=self.ref_model,
             accelerator=self.accelerator,
             autocast=autocast_for(model_settings.precision, self.accelerator.device),
-            pad_token_id=loaded.pad_token_id,
             micro_batch_size=settings.micro_batch_size or settings.mini_batch_size or settings.batch_size,
         )
         wrapper = self.accelerator.unwrap_model(self.model)
         self._trained = Trained(wrapper.policy, loaded.tokenizer, wrapper.value_head, self.optimizer, self.lr_scheduler)
+        wrapper.logprob_chunk = settings.logprob_chunk
+        self._sampler = collaborators.sampler
+        if isinstance(self._sampler, TorchSampler) and settings.rollout_logprobs == "decoded":
+            self._sampler = self._sampler.with_values(wrapper.value_head)
         # Dropout stays off: the probability ratio of an unchanged policy must be 1 (OPT drops out functionally).
         self.model.eval()
 
@@ -157,6 +164,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         rollouts = self._rollouts(update)
         sampled = time.perf_counter()
         batch = rollout_batch(self._networks, rollouts, self._settings)
+        verified = self._verified(update, batch)
         statistics = update_policy(
             self._networks, self.optimizer, batch, self._settings, np.random.default_rng([self._seed, update, 1])
         )
@@ -166,12 +174,30 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         row = {
             **_rollout_metrics(batch),
             **statistics.means(),
+            **verified,
             "lr": lr,
             "seconds": ended - started,
             "seconds_rollout": sampled - started,
             "seconds_update": ended - sampled,
         }
         return row, batch
+
+    def _verified(self, update: int, batch: RolloutBatch) -> dict[str, float]:
+        """Now and then, decoded log-probabilities against those of the forward pass that training makes.
+
+        Raises:
+            TrainingStopped: they are not the same in fp32, so the ratios of PPO would be wrong.
+        """
+        every = self._settings.verify_every
+        if self._settings.rollout_logprobs != "decoded" or not every or update % every:
+            return {}
+        error = rollout_error(self._networks, batch, self._settings)
+        if error > _MAX_ROLLOUT_ERROR and self._networks.autocast is nullcontext:
+            raise TrainingStopped(
+                f"log-probabilities of decoding and of training differ by {error:.2g} in update {update + 1}: this "
+                "model's decoding is not exact here; use --set rl.rollout_logprobs=recomputed"
+            )
+        return {"rollout_error": error}
 
     def _rollouts(self, update: int) -> list[Rollout]:
         """Samples one completion for each problem of the batch (this rank's share), grades and rewards it."""
@@ -181,7 +207,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         decode = Decode(
             "sampled", total, total, temperature=self._settings.temperature, seed=self._seed, stream=update + 1
         )
-        completions = self._collaborators.sampler.sample(prompts, 1, decode)
+        completions = self._sampler.sample(prompts, 1, decode)
         texts = [self._collaborators.builder.completion_text(c.prompt, c.token_ids) for c in completions]
         grades = self._collaborators.grader.grade([c.prompt.problem for c in completions], texts)
         table, zero = self._settings.reward_table, self._settings.truncated == "zero"

@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 from reftcli.models.precision import Autocast
 from reftcli.recipe.schema import RlSettings
 from reftcli.training.ppo import maths
-from reftcli.training.ppo.policy import reference_logprobs
+from reftcli.training.ppo.policy import ScoringInput, reference_logprobs
 from reftcli.training.ppo.rollout import (
     Rollout,
     RolloutBatch,
+    as_rows,
     by_row,
     completion_mask,
     process_rewards,
@@ -37,8 +38,12 @@ class Networks:
     reference: PreTrainedModel
     accelerator: Accelerator
     autocast: Autocast
-    pad_token_id: int
     micro_batch_size: int
+
+    @property
+    def packs(self) -> bool:
+        """Whether sequences are run end to end."""
+        return bool(self.accelerator.unwrap_model(self.policy).packs)
 
 
 @dataclass(slots=True)
@@ -56,38 +61,72 @@ class UpdateStatistics:
 
 def rollout_batch(networks: Networks, rollouts: Sequence[Rollout], settings: RlSettings) -> RolloutBatch:
     """Scores rollouts under policy and reference and computes rewards, advantages and returns."""
-    device = networks.accelerator.device
-    mask = completion_mask(rollouts, device)
-    logprobs, values, entropy, ref_logprobs = _score(networks, rollouts, settings.temperature)
-    logprobs, ref_logprobs = by_row(logprobs, mask), by_row(ref_logprobs, mask)
-    values, entropy = by_row(values, mask), by_row(entropy, mask)
+    mask = completion_mask(rollouts, networks.accelerator.device)
+    decoded = settings.rollout_logprobs == "decoded" and all(rollout.completion.values for rollout in rollouts)
+    scores = decoded_scores(rollouts, mask) if decoded else recomputed_scores(networks, rollouts, mask, settings)
+    ref_logprobs = _reference(networks, rollouts, mask, settings)
+    values = scores.values
     row_weight = values.new_tensor([rollout.reward.weight for rollout in rollouts])
     terminal = values.new_tensor([rollout.reward.terminal for rollout in rollouts])
 
-    kl = maths.kl_per_token(logprobs, ref_logprobs, mask, settings.kl_estimator)
+    kl = maths.kl_per_token(scores.logprobs, ref_logprobs, mask, settings.kl_estimator)
     rewards = maths.token_rewards(terminal, process_rewards(rollouts, mask), kl, mask, settings.kl_coef)
     advantages, returns = maths.gae(rewards, values, mask, settings.gamma, settings.lam)
     if settings.whitening:
         counted = mask * row_weight[:, None]
         global_moments = networks.accelerator.reduce(maths.moments(advantages, counted), "sum")
         advantages = maths.whiten(advantages, mask, global_moments)
-    return RolloutBatch(rollouts, mask, logprobs, ref_logprobs, values, entropy, kl, advantages, returns, row_weight)
+    return RolloutBatch(
+        rollouts, mask, scores.logprobs, ref_logprobs, values, scores.entropy, kl, advantages, returns, row_weight
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the policy says of the tokens it chose, each [_B, _T]."""
+
+    logprobs: Tensor
+    values: Tensor
+    entropy: Tensor
+
+
+def decoded_scores(rollouts: Sequence[Rollout], mask: Tensor) -> Scores:
+    """As they were while the completions were drawn: no second forward pass."""
+    completions = [rollout.completion for rollout in rollouts]
+    return Scores(
+        as_rows([completion.logprobs for completion in completions], mask),
+        as_rows([completion.values for completion in completions], mask),
+        as_rows([completion.entropies for completion in completions], mask),
+    )
 
 
 @torch.no_grad()
-def _score(
-    networks: Networks, rollouts: Sequence[Rollout], temperature: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Log-probabilities, values, entropies and reference log-probabilities of all completion tokens, each [_N]."""
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+def recomputed_scores(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, settings: RlSettings) -> Scores:
+    """By a forward pass of the kind that training makes."""
+    parts = [
+        networks.policy(batch, settings.temperature, networks.autocast, with_entropy=True)
+        for batch in _scoring_inputs(networks, rollouts)
+    ]
+    return Scores(*(by_row(torch.cat(column), mask) for column in zip(*parts, strict=True)))
+
+
+def rollout_error(networks: Networks, batch: RolloutBatch, settings: RlSettings) -> float:
+    """Largest difference between log-probabilities (nats) in a batch and recomputed ones."""
+    again = recomputed_scores(networks, batch.rollouts, batch.mask, settings)
+    return float((again.logprobs - batch.old_logprobs).abs().max())
+
+
+def _reference(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, settings: RlSettings) -> Tensor:
+    parts = [
+        reference_logprobs(networks.reference, batch, settings.temperature, networks.autocast, networks.packs)
+        for batch in _scoring_inputs(networks, rollouts)
+    ]
+    return by_row(torch.cat(parts), mask)
+
+
+def _scoring_inputs(networks: Networks, rollouts: Sequence[Rollout]) -> Iterator[ScoringInput]:
     for start in range(0, len(rollouts), networks.micro_batch_size):
-        micro = rollouts[start : start + networks.micro_batch_size]
-        batch = scoring_input(micro, networks.pad_token_id, networks.accelerator.device)
-        logprobs, values, entropy = networks.policy(batch, temperature, networks.autocast, with_entropy=True)
-        reference = reference_logprobs(networks.reference, batch, temperature, networks.autocast)
-        parts.append((logprobs, values, entropy, reference))
-    logprobs, values, entropy, reference = (torch.cat(column) for column in zip(*parts, strict=True))
-    return logprobs, values, entropy, reference
+        yield scoring_input(rollouts[start : start + networks.micro_batch_size], networks.accelerator.device)
 
 
 def update_policy(
@@ -146,7 +185,7 @@ def _losses(
     networks: Networks, micro: RolloutBatch, weights: Tensor, settings: RlSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted sums over the tokens of a micro-batch: policy loss, value loss, clipped tokens."""
-    inputs = scoring_input(micro.rollouts, networks.pad_token_id, networks.accelerator.device)
+    inputs = scoring_input(micro.rollouts, networks.accelerator.device)
     flat_logprobs, flat_values, _ = networks.policy(inputs, settings.temperature, networks.autocast)
     logprobs, values = by_row(flat_logprobs, micro.mask), by_row(flat_values, micro.mask)
     policy = maths.policy_loss(logprobs, micro.old_logprobs, micro.advantages, micro.mask, settings.clip_range)

@@ -1,0 +1,69 @@
+"""Log-probabilities without the logits of all tokens at once: a little slower, and bounded in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Statistics of a bf16 forward are made in fp32; those of a float64 model stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def chunked_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor, temperature: float, chunk: int) -> Tensor:
+    """log softmax(head(hidden) / temperature) at ``targets``, [_N], with at most [chunk, V] logits at a time.
+
+    The backward pass computes the logits again. ``head``: a linear layer, perhaps with a bias.
+    """
+    logprobs: Tensor = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head.bias, targets, temperature, chunk
+    )
+    return logprobs
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    """With z = (W h + b) / temperature and p = softmax(z):   d log p[y] / dz = onehot(y) - p."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, chunk: int
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        parts = [
+            torch.log_softmax(_logits(h, weight, bias, temperature), dim=-1).gather(1, y[:, None]).squeeze(1)
+            for h, y in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        ]
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        for_hidden = torch.empty_like(hidden)
+        # In fp32 at least: bf16 sums over thousands of chunks would lose the small ones.
+        for_weight = (
+            torch.zeros_like(weight, dtype=at_least_fp32(weight[:0]).dtype) if ctx.needs_input_grad[1] else None
+        )
+        for_bias = torch.zeros_like(bias) if bias is not None else None
+        start = 0
+        for h, y, g in zip(*(torch.split(x, ctx.chunk) for x in (hidden, targets, gradients[0])), strict=True):
+            towards = torch.softmax(_logits(h, weight, bias, ctx.temperature), dim=-1).mul_(-g[:, None])
+            towards.scatter_add_(1, y[:, None], g[:, None].to(towards.dtype))
+            towards = (towards / ctx.temperature).to(h.dtype)
+            for_hidden[start : start + len(h)] = towards @ weight.to(h.dtype)
+            if for_weight is not None:
+                for_weight += (towards.t() @ h).to(for_weight.dtype)
+            if for_bias is not None:
+                for_bias += towards.sum(dim=0).to(for_bias.dtype)
+            start += len(h)
+        return for_hidden, None if for_weight is None else for_weight.to(weight.dtype), for_bias, None, None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = hidden @ weight.to(hidden.dtype).t()
+    if bias is not None:
+        logits = logits + bias.to(hidden.dtype)
+    return at_least_fp32(logits) / temperature
