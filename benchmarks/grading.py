@@ -115,7 +115,7 @@ def distinct(pairs: Sequence[Pair], number: int, *, alone: bool = False) -> list
 def hostile_mix(pairs: Sequence[Pair], number: int, *, hidden: bool) -> list[Pair]:
     """1% endless loops, 10% sympy, 10% cut off in the middle, the rest plain; all distinct, in a seeded order."""
     rng = random.Random(number)
-    loop = "x = {0}\n    while x > 0:\n        x += 1" if hidden else "x = {0}\n    while True:\n        x += 1"
+    loop = "x = {0}\n    while x:\n        x = x % 7 + 1" if hidden else "x = {0}\n    while x > 0:\n        x += 1"
     mixed: list[Pair] = []
     for place in range(MIX):
         problem, program = pairs[(number * MIX + place) % len(pairs)]
@@ -163,7 +163,7 @@ def delays(grader: ProgramGrader, pairs: Sequence[Pair], rounds: int) -> list[fl
     found = []
     for number in range(rounds):
         batch = distinct(pairs[:255], 1000 + number)
-        loop = (pairs[0][0], f"def solution():\n    x = {number + 1}\n    while x:\n        x += 1")
+        loop = (pairs[0][0], f"def solution():\n    x = {number + 1}\n    while x:\n        x = x % 7 + 1")
         seconds = []
         for pairs_now in ([*batch, pairs[255]], [*distinct(batch, number), loop]):
             started = time.perf_counter()

@@ -13,7 +13,7 @@ import pytest
 
 from reftcli.sandbox.interface import RunLimits, Status
 from reftcli.sandbox.pool import Pool
-from reftcli.sandbox.worker import audit, program
+from reftcli.sandbox.worker import audit, endless, program
 
 SVAMP = Path(__file__).resolve().parents[3] / "shared/data/svamp/svamp_python_sdp.json"
 
@@ -22,9 +22,9 @@ def shares(source: str) -> bool:
     return audit.may_share(list(ast.walk(ast.parse(source))))
 
 
-def endless(source: str) -> bool:
+def never_returns(source: str) -> bool:
     tree = ast.parse(source)
-    return shares(source) and audit.never_returns(tree, list(ast.walk(tree)))
+    return shares(source) and endless.never_returns(tree, list(ast.walk(tree)))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,32 @@ SHARED = [
 ALONE = {
     "attribute of an object": "def solution():\n return ().__class__",
     "dunder name": "def solution():\n return __builtins__",
+    "builtins replaced by an import": "import math as __builtins__\ndef solution():\n return floor(2.5)",
+    "builtins replaced by a part": "from collections import Counter as __builtins__\ndef solution():\n return 1",
+    "dunder argument": "def f(__class__): pass\ndef solution():\n return 1",
+    "dunder function": "def __builtins__(): pass\ndef solution():\n return 1",
+    "dunder in full width": "def solution():\n return __ｂｕｉｌｔｉｎｓ__",
+    "builtin in full width": "def solution():\n return ｏｐｅｎ('x')",
+    "import in full width": "import ｏｓ\ndef solution():\n return 1",
+    "attribute on the next line": "def solution():\n return math\\\n.__dict__",
+    "attribute as a loop's target": "def solution():\n for math.floor in [1]: pass\n return 1",
+    "attribute as a comprehension's target": "def solution():\n return [0 for math.floor in [1]]",
+    "attribute with an annotation": "math.pi: int = 3\ndef solution():\n return 1",
+    "changed constant": "def solution():\n math.pi += 1\n return 1",
+    "call in an annotation": "x: vars() = 1\ndef solution():\n return 1",
+    "call in an argument's annotation": "def f(x: eval('1')): pass\ndef solution():\n return 1",
+    "builtin as a default": "def solution(f=breakpoint):\n return f()",
+    "builtin as a default by keyword": "def f(*, exec=1): return exec\ndef solution():\n return f()",
+    "builtin as a key": "def solution():\n return max([1], key=vars)",
+    "builtin as a factory": "from collections import defaultdict\ndef solution():\n return defaultdict(globals)[1]",
+    "builtin to reduce with": "from functools import reduce\ndef solution():\n return reduce(getattr, [1, 'real'])",
+    "builtin to map with": "def solution():\n return list(map(type, [1]))",
+    "builtin by a walrus": "def solution():\n return [(open := 1) for _ in 'a']",
+    "format handed on": "def solution():\n return list(map('{0.__class__}'.format, [1]))",
+    "frame of a generator": "def solution():\n return (x for x in [1]).gi_frame",
+    "traceback of an error": "def solution():\n return ValueError().with_traceback",
+    "global": "def solution():\n global x\n x = 1\n return x",
+    "nonlocal": "def solution():\n x = 1\n def f():\n  nonlocal x\n  x = 2\n return x",
     "unlisted builtin": "def solution():\n return open('x')",
     "unlisted builtin that another scope binds": "def f(open): pass\ndef solution():\n return open('x')",
     "exec bound by a comprehension": "x = [exec for exec in ()]\ndef solution():\n return exec('1')",
@@ -80,6 +106,44 @@ ALONE = {
     "match": "def solution():\n match 1:\n  case int(real=x): return x",
     "sympy reads text as code": "import sympy\ndef solution():\n return sympy.sympify('1')",
 }
+
+
+TRIES = [  # accepted, because all that they reach for is out of reach
+    "def solution():\n m = math\n m.update({'floor': 1})",
+    "def solution():\n for m in [math]: m.pop('floor')",
+    "def solution():\n m = math\n m += 1",
+    "def solution():\n m = math\n m['floor'] = len",
+    "from collections import Counter\ndef solution():\n Counter.update(Counter, {'get': len})",
+    "from collections import Counter\ndef solution():\n dict.update(Counter, get=len)",
+    "from fractions import Fraction\ndef solution():\n Fraction.limit_denominator.update({})",
+    "def solution():\n print('x', file=math)",
+    "def solution():\n print(1, end='x' * 999, flush=True, sep=None)\n return 1 // 0",
+    "def solution():\n return f\"{math:{'x'}}\"",
+    "def solution():\n return '%(a)d' % {'a': math}",
+    "def solution():\n return str(b'abc', 'zlib_codec')",
+    "def solution():\n return str(b'abc', '../../x')",
+    "def solution():\n a = [3, 1]\n a.sort(key=lambda x: a.append(x))",
+    "def solution():\n d = {1: 1}\n for k in d: d[k + 1] = 1",
+    "import itertools\ndef solution():\n a = []\n t = itertools.tee(map(lambda x: next(a[0]), [1]))\n"
+    " a.append(t[0])\n return next(t[1])",
+    "# -*- coding: utf-7 -*-\ndef solution():\n return +AG8AcABlAG4-('x')",
+    "import datetime\ndef solution():\n d = datetime.date(b'\\xff\\xff\\x01\\xff')\n return f'{d:%A}'",
+    "del math\ndef solution():\n return math",
+]
+
+
+def test_what_programs_reach_for_in_vain_changes_nothing_for_the_next(pool: Pool) -> None:
+    witness = (
+        "import math, itertools, datetime\nfrom collections import Counter\nfrom fractions import Fraction\n"
+        "def solution():\n c = Counter('aab')\n c.update('b')\n print(c)\n"
+        " return f'{math.floor(2.5)} {c.get(\"b\")} {Fraction(1, 3)} {datetime.date(2024, 1, 1):%A} {len([1])} NUMBER'"
+    )
+    assert all(shares(source) for source in TRIES)
+    assert shares(witness)
+    sources = [s for n, tried in enumerate(TRIES) for s in (tried, witness.replace("NUMBER", str(n)))]
+    outcomes = pool.run(sources)
+    assert [(s, outcome.value) for s, outcome in zip(TRIES, outcomes[::2], strict=True) if outcome.status == "ok"] == []
+    assert [outcome.value for outcome in outcomes[1::2]] == [f"2 2 1/3 Monday 1 {n}" for n in range(len(TRIES))]
 
 
 @pytest.mark.parametrize("source", SHARED)
@@ -122,14 +186,14 @@ ENDING = [
 
 @pytest.mark.parametrize("source", ENDLESS)
 def test_a_loop_that_nothing_leaves_is_seen(source: str, pool: Pool) -> None:
-    assert endless(source)
+    assert never_returns(source)
     (outcome,) = pool.run([source])
     assert (outcome.status, outcome.error) == (Status.TIMEOUT, "NeverReturns")
 
 
 @pytest.mark.parametrize("source", ENDING)
 def test_a_loop_that_can_be_left_is_run(source: str, pool: Pool) -> None:
-    assert not endless(source)
+    assert not never_returns(source)
     assert pool.run([source])[0].value == 1
 
 
@@ -210,7 +274,7 @@ def test_sharing_changes_no_outcome(pool: Pool) -> None:
 @pytest.mark.parametrize(
     "bomb",
     [
-        "def solution():\n n = 1\n while n: n += 1",
+        "def solution():\n n = 1\n while n: n = n % 7 + 1",
         "def solution():\n return 10 ** 10 ** 10",
         "def solution():\n x = 'a' * (1 << 40)\n return 1",
         "def solution():\n return solution()",

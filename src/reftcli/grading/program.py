@@ -21,6 +21,7 @@ _FENCE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTI
 
 _WHY = {
     "NeverReturns": "the program can never return: nothing leaves a loop in it",
+    "SIGSYS": "stopped: the program waited, or called the system for something that no program needs",
     "Waited": "stopped: the program waited for something without returning",
     "NoSolution": "the program does not define solution()",
     "EndedItself": "the program ended its own process before it returned a value",

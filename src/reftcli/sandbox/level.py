@@ -42,7 +42,7 @@ class Protections:
         filtered = "system calls filtered (no files, network, processes, signals), CPU and memory limited"
         if self.level is Level.FULL:
             return f"full: {filtered}; and Landlock (version {self.landlock_abi})"
-        return f"filter: {filtered}; this kernel has no Landlock, the second wall around files"
+        return f"filter: {filtered}; Landlock, the second wall around files, is not available"
 
     def require_boundary(self) -> None:
         """Raises RuntimeFailure where there is no boundary."""

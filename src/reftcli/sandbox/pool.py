@@ -190,7 +190,8 @@ class _Batch:
         """A worker died: its programs go to another one, once."""
         if worker.handshake is None:
             raise RuntimeFailure(f"a sandbox worker could not start: {worker.complaint()}; `reft env` says more")
-        for number in worker.pending:
+        lost, worker.pending = list(worker.pending), {}
+        for number in lost:
             if number in self._lost_once:
                 self._settle(number, Outcome(Status.KILLED, error="WorkerLost"))
             else:

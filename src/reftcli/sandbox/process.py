@@ -28,14 +28,14 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 PLAIN_MODULES = (  # noqa: SIM905
     "__future__ abc array ast bisect calendar cmath collections.abc contextlib copy dataclasses datetime decimal "
     "enum fractions functools heapq io itertools json logging math numbers operator pprint queue random re "
-    "statistics string textwrap threading time timeit traceback types typing unicodedata _strptime locale "
+    "statistics string textwrap threading time timeit traceback types typing unicodedata _pylong _strptime locale "
     "encodings.ascii encodings.latin_1 encodings.idna encodings.utf_16"
 ).split()
 SCIENCE_MODULES = (  # noqa: SIM905
-    "numpy numpy.linalg numpy.random numpy.polynomial numpy.fft mpmath sympy sympy.abc sympy.stats "
-    "sympy.assumptions.* sympy.combinatorics.* sympy.concrete.* sympy.core sympy.discrete.* sympy.integrals.* "
-    "sympy.logic.algorithms.dpll2 sympy.logic.utilities sympy.matrices.* sympy.ntheory.* sympy.physics.units "
-    "sympy.polys.* sympy.series.* sympy.sets.* sympy.simplify.* sympy.vector"
+    "numpy numpy.linalg numpy.random numpy.polynomial numpy.fft numpy.ma mpmath sympy sympy.abc sympy.stats "
+    "sympy.assumptions.* sympy.codegen sympy.combinatorics.* sympy.concrete.* sympy.core sympy.discrete.* "
+    "sympy.integrals.* sympy.logic.algorithms.dpll2 sympy.logic.utilities sympy.matrices.* sympy.ntheory.* "
+    "sympy.physics.units sympy.polys.* sympy.series.* sympy.sets.* sympy.simplify.* sympy.vector"
 ).split()
 
 SHARED_AT_ONCE = 128

@@ -18,7 +18,7 @@ import itertools
 import math
 import statistics
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 _HARMLESS = frozenset(
     {
@@ -78,6 +78,8 @@ def may_share(nodes: Sequence[ast.AST]) -> bool:
     imported = _imported_modules(nodes)
     if imported is None or not bound.isdisjoint(imported):
         return False
+    if any(name.startswith("__") for name in (*bound, *imported)):  # `import x as __builtins__`
+        return False
     modules = {**{name: module for name, module in _GIVEN.items() if name not in bound}, **imported}
     return all(_is_harmless(node, modules) for node in nodes)
 
@@ -118,72 +120,11 @@ def _is_harmless(node: ast.AST, modules: Mapping[str, str]) -> bool:
     if kind in _HARMLESS or kind is ast.Import:  # `_imported_modules` has looked at every import
         return True
     if isinstance(node, ast.FunctionDef):
-        return not node.decorator_list and not node.name.startswith("__")
+        return not node.decorator_list
     if isinstance(node, ast.Attribute):
         owner = modules.get(node.value.id) if isinstance(node.value, ast.Name) else None
         return isinstance(node.ctx, ast.Load) and node.attr in (_METHODS if owner is None else _MODULES[owner])
     if isinstance(node, ast.ImportFrom):
         allowed = _MODULES.get(node.module or "", frozenset())
         return not node.level and all(alias.name in allowed for alias in node.names)
-    return False
-
-
-def never_returns(tree: ast.Module, nodes: Sequence[ast.AST]) -> bool:
-    """Whether ``solution()`` of a program that `may_share` surely ends in a loop that nothing leaves.
-
-    The first statement on its way that could return decides; an error raised before the loop, or in it, gives no value
-    either, because such programs catch nothing.
-    """
-    if not any(type(node) is ast.While for node in nodes):
-        return False
-    if _is_dead_end(tree.body):
-        return True
-    named = [node for node in nodes if _binds_solution(node)]
-    return len(named) == 1 and isinstance(named[0], ast.FunctionDef) and _is_dead_end(named[0].body)
-
-
-def _binds_solution(node: ast.AST) -> bool:
-    if isinstance(node, ast.Name):
-        return node.id == "solution" and not isinstance(node.ctx, ast.Load)
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return any((alias.asname or alias.name) == "solution" for alias in node.names)
-    return isinstance(node, ast.FunctionDef) and node.name == "solution"
-
-
-def _is_dead_end(body: Sequence[ast.stmt]) -> bool:
-    for statement in body:
-        leaves = {type(node) for node in _own_nodes(statement)}
-        if ast.Return in leaves:
-            return False
-        if isinstance(statement, ast.While) and _is_always_true(statement.test) and not _breaks(statement.body):
-            return True
-    return False
-
-
-def _is_always_true(test: ast.expr) -> bool:
-    return isinstance(test, ast.Constant) and bool(test.value)
-
-
-def _own_nodes(statement: ast.AST) -> Iterator[ast.AST]:
-    """The statement and all below it, without the bodies of functions defined there."""
-    todo = collections.deque([statement])
-    while todo:
-        node = todo.popleft()
-        yield node
-        if not isinstance(node, ast.FunctionDef | ast.Lambda):
-            todo.extend(ast.iter_child_nodes(node))
-
-
-def _breaks(body: Sequence[ast.AST]) -> bool:
-    """Whether a ``break`` among these statements leaves the loop whose body they are."""
-    for statement in body:
-        if isinstance(statement, ast.Break):
-            return True
-        inner: Sequence[ast.AST] = ()
-        if isinstance(statement, ast.For | ast.While):
-            inner = statement.orelse  # a break in the inner loop's body leaves the inner loop only
-        elif isinstance(statement, ast.If):
-            inner = [*statement.body, *statement.orelse]
-        if _breaks(inner):
-            return True
     return False

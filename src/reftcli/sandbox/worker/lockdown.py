@@ -1,8 +1,8 @@
 """Takes every power away from a process that is about to run an unread program.
 
-Three layers, each sufficient against what it covers: a seccomp filter with an allow-list of system calls (nothing that
-opens a path, a socket or a process, sends a signal, sleeps or changes a handler), Landlock with no rule at all (no file
-system, no TCP, no signals outwards), and resource limits. Built by hand with ctypes: no extra package is needed.
+Three layers, each sufficient against what it covers: seccomp with an allow-list of system calls (nothing that opens a
+path, a socket or a process, sends a signal, waits or changes a handler), Landlock with no rule at all (no file system,
+no TCP, no signals outwards), and resource limits. Built by hand with ctypes: no extra package is needed.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import socket
 import struct
 from collections.abc import Callable
 
-# Numbers from the kernel's arch/*/syscall tables. Sleeping calls and handler-changing ones are left out on purpose:
-# a program has nothing to wait for, and without sigaction it cannot outlive the CPU timer.
+# Numbers from the kernel's arch/*/syscall tables. What sleeps, yields or changes handlers is left out on purpose: a
+# program has nothing to wait for, and must neither outlive the CPU timer nor dodge its ticks. That goes for
+# rt_sigreturn too, which with a forged frame blocks every signal; no handler runs in a child, so none has to return.
 _X86_64 = {
     "read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12,
-    "rt_sigreturn": 15, "sched_yield": 24, "mremap": 25, "madvise": 28, "getpid": 39, "exit": 60, "uname": 63,
-    "gettimeofday": 96, "getrlimit": 97, "getrusage": 98, "sysinfo": 99, "times": 100, "getuid": 102, "getgid": 104,
-    "geteuid": 107, "getegid": 108, "gettid": 186, "futex": 202, "sched_getaffinity": 204, "clock_gettime": 228,
-    "clock_getres": 229, "exit_group": 231, "getrandom": 318,
+    "mremap": 25, "madvise": 28, "getpid": 39, "uname": 63, "gettimeofday": 96, "getrusage": 98, "sysinfo": 99,
+    "times": 100, "getuid": 102, "getgid": 104, "geteuid": 107, "getegid": 108, "gettid": 186, "futex": 202,
+    "sched_getaffinity": 204, "clock_gettime": 228, "clock_getres": 229, "exit_group": 231, "getrandom": 318,
 }  # fmt: skip
 _AARCH64 = {
-    "lseek": 62, "read": 63, "write": 64, "close": 57, "fstat": 80, "exit": 93, "exit_group": 94, "futex": 98,
-    "clock_gettime": 113, "clock_getres": 114, "sched_getaffinity": 123, "sched_yield": 124, "rt_sigreturn": 139,
-    "times": 153, "uname": 160, "getrlimit": 163, "getrusage": 165, "gettimeofday": 169, "getpid": 172, "getuid": 174,
-    "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "sysinfo": 179, "brk": 214, "munmap": 215,
-    "mremap": 216, "mmap": 222, "mprotect": 226, "madvise": 233, "getrandom": 278,
+    "close": 57, "lseek": 62, "read": 63, "write": 64, "fstat": 80, "exit_group": 94, "futex": 98, "clock_gettime": 113,
+    "clock_getres": 114, "sched_getaffinity": 123, "times": 153, "uname": 160, "getrusage": 165, "gettimeofday": 169,
+    "getpid": 172, "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177, "gettid": 178, "sysinfo": 179,
+    "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222, "mprotect": 226, "madvise": 233, "getrandom": 278,
 }  # fmt: skip
 _ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 
@@ -41,10 +40,17 @@ _NOBODY = 65534
 
 Rule = tuple[int, int, int, int]
 """One BPF instruction: code, jump if true, jump if false, operand."""
+_LOAD, _EQUAL, _AT_LEAST, _AND, _GIVE = 0x20, 0x15, 0x35, 0x54, 0x06
+_ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+_FUTEX_WAKE = 1
 
 
 class _FilterProgram(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
+
+    @classmethod
+    def of(cls, rules: list[Rule]) -> _FilterProgram:
+        return cls(len(rules), b"".join(struct.pack("HBBI", *rule) for rule in rules))
 
 
 def filter_rules(machine: str) -> list[Rule] | None:
@@ -52,14 +58,29 @@ def filter_rules(machine: str) -> list[Rule] | None:
     if machine not in _ARCHITECTURES:
         return None
     architecture, table = _ARCHITECTURES[machine]
-    load, jump_equal, jump_at_least, give = 0x20, 0x15, 0x35, 0x06
-    allow, refuse, kill = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
-    rules: list[Rule] = [(load, 0, 0, 4), (jump_equal, 1, 0, architecture), (give, 0, 0, kill), (load, 0, 0, 0)]
+    rules: list[Rule] = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, architecture), (_GIVE, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
     if machine == "x86_64":  # the x32 interface reaches the same calls under numbers with this bit set
-        rules += [(jump_at_least, 0, 1, 0x40000000), (give, 0, 0, kill)]
+        rules += [(_AT_LEAST, 0, 1, 0x40000000), (_GIVE, 0, 0, _KILL)]
     numbers = sorted(table.values())
-    rules += [(jump_equal, len(numbers) - i, 0, number) for i, number in enumerate(numbers)]
-    return [*rules, (give, 0, 0, refuse), (give, 0, 0, allow)]
+    rules += [(_EQUAL, len(numbers) - i, 0, number) for i, number in enumerate(numbers)]
+    return [*rules, (_GIVE, 0, 0, _REFUSE), (_GIVE, 0, 0, _ALLOW)]
+
+
+def waiting_rules(machine: str) -> list[Rule]:
+    """A second filter, which leaves nothing of futex but waking up others, the one thing that libraries do when alone.
+
+    Who waits uses no CPU time, so no timer would end it. Killed, not refused: glibc would abort, or try for ever.
+    """
+    _, table = _ARCHITECTURES[machine]
+    return [
+        (_LOAD, 0, 0, 0),
+        (_EQUAL, 0, 4, table["futex"]),
+        (_LOAD, 0, 0, 24),  # the lower half of the second argument
+        (_AND, 0, 0, 0x7F),  # without the flags for private memory and for the clock
+        (_EQUAL, 1, 0, _FUTEX_WAKE),
+        (_GIVE, 0, 0, _KILL),
+        (_GIVE, 0, 0, _ALLOW),
+    ]
 
 
 class Lockdown:
@@ -69,12 +90,11 @@ class Lockdown:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._memory_mb = memory_mb
         self._address_space = 0
-        rules = filter_rules(os.uname().machine)
-        self._filter: _FilterProgram | None = None
-        if rules is not None:
-            packed = b"".join(struct.pack("HBBI", *rule) for rule in rules)
-            self._filter_memory = ctypes.create_string_buffer(packed, len(packed))
-            self._filter = _FilterProgram(len(rules), ctypes.cast(self._filter_memory, ctypes.c_void_p).value)
+        machine = os.uname().machine
+        rules = filter_rules(machine)
+        self._filters: list[_FilterProgram] = []
+        if rules is not None:  # the second one ends the right to install any
+            self._filters = [_FilterProgram.of(waiting_rules(machine)), _FilterProgram.of(rules)]
         self.landlock_abi, self._ruleset = self._make_ruleset()
 
     def _make_ruleset(self) -> tuple[int, int]:
@@ -117,24 +137,37 @@ class Lockdown:
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_NPROC, 0),
         ):
-            resource.setrlimit(kind, (value, value))
+            hard = resource.getrlimit(kind)[1]
+            lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (lowered, lowered))
         if self._ruleset >= 0 and self._libc.syscall(_LANDLOCK_RESTRICT_SELF, self._ruleset, 0):
             raise OSError(ctypes.get_errno(), "Landlock")
         os.dup2(result_fd, 3)
         os.closerange(4, 1024)
         resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))
         signal.setitimer(signal.ITIMER_PROF, cpu_s)  # RLIMIT_CPU counts in whole seconds only
-        if self._filter is None or self._libc.prctl(
-            _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(self._filter), 0, 0
-        ):
-            raise OSError(ctypes.get_errno(), "seccomp")
+        if not self._filters:
+            raise OSError(errno.ENOSYS, "seccomp")
+        for rules in self._filters:
+            if self._libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(rules), 0, 0):
+                raise OSError(ctypes.get_errno(), "seccomp")
         return 3
 
     def escapes(self) -> list[str]:
         """What a locked-down child can still do that it must not: tried for real, in a child, not read from a table.
 
-        An empty list is the only good answer; ``["seccomp"]`` means that the filter cannot be installed at all.
+        An empty list is the only good answer; ``["seccomp"]`` means that the filter cannot be installed at all. Where
+        Landlock cannot be put on (there may be 16 nested layers of it, and a container may have used them up), it is
+        done without from here on.
         """
+        said = self._said_by_a_child()
+        if not said and self._ruleset >= 0:
+            self.landlock_abi, self._ruleset = 0, -1
+            said = self._said_by_a_child()
+        return ["seccomp"] if not said else [] if said == "none" else said.split()
+
+    def _said_by_a_child(self) -> str:
+        """What `_attempts` found, or nothing if the lockdown failed."""
         read_fd, write_fd = os.pipe()
         child = os.fork()
         if child == 0:
@@ -149,7 +182,7 @@ class Lockdown:
         said = os.read(read_fd, 4096).decode()
         os.close(read_fd)
         os.waitpid(child, 0)
-        return ["seccomp"] if not said else [] if said == "none" else said.split()
+        return said
 
 
 def _attempts() -> list[str]:

@@ -62,6 +62,7 @@ class Worker:
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._parent = os.getppid()
+        self._demoted_nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
     def serve(self) -> None:
         """Until the other side closes the socket or is gone."""
@@ -160,7 +161,7 @@ class Worker:
         numbers, sources = child.job.numbers, child.job.sources
         results: list[Result] = []
         for number, line in zip(numbers, lines, strict=False):
-            how, cpu_s, payload = _read_line(line)
+            how, cpu_s, payload = _read_line(bytes(line))
             results.append((number, how, payload, cpu_s))
         if not ended_well or not results:
             lost = numbers[len(results) : len(results) + 1]
@@ -189,7 +190,7 @@ class Worker:
                 continue
             if not child.demoted:  # quick programs go first when cores are short
                 child.demoted = True
-                os.setpriority(os.PRIO_PROCESS, child.pid, 10)
+                os.setpriority(os.PRIO_PROCESS, child.pid, self._demoted_nice)
             if _waited_s(child.pid, elapsed) > self._timeout_s / 2 or elapsed > 60 + 30 * self._timeout_s:
                 self._finish(descriptor, "stuck")
 
@@ -209,7 +210,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _waited_s(pid: int, elapsed_s: float) -> float:
-    """Seconds the process spent neither running nor ready to run. 0 where the kernel keeps no such account."""
+    """Seconds the process spent neither running nor ready to run. 0 where the kernel keeps no such account.
+
+    The filter leaves a program nothing to wait for: this is for what is done to it from outside, a stop for example.
+    """
     try:
         with open(f"/proc/{pid}/schedstat") as schedstat:
             ran_ns, queued_ns, _ = (int(word) for word in schedstat.read().split())
