@@ -8,7 +8,7 @@ import pytest
 
 from reftcli.grading.answers import NcotGrader
 from reftcli.grading.extraction import find_answer
-from reftcli.problems.record import Problem
+from reftcli.problems.record import AnswerKind, Problem
 
 FOUND = [
     ("Therefore, the answer is: 18", "18"),
@@ -32,6 +32,18 @@ FOUND = [
     ("Therefore, the answer is:\n\\boxed{18}", "18"),
     ("The answer is:\r\n#### 18\r\n", "18"),
     ("Therefore, the answer is: 18<|im_end|>", "18<|im_end|>"),
+    ("My final answer is: 18", "18"),
+    ("The answer to the question is 18", "18"),
+    ("The correct option is (B)", "(B)"),
+    ("So it ends.\nAnswer is: 18", "18"),
+    ("She does not eat 3 of them, so the answer is 18", "18"),
+    ("Is it 17? It is not. The answer is 18", "18"),
+    ("I think the answer is 18", "18"),
+    ("I don't think the answer is 18", "don't think the answer is 18"),
+    ("It is false that the answer is 18", "false that the answer is 18"),
+    ("Let me see whether the answer is 18", "whether the answer is 18"),
+    ("Either the answer is 17 or the answer is 18", "or the answer is 18"),
+    ("Suppose the answer is 18", "Suppose the answer is 18"),
 ]
 ABSENT = [
     "",
@@ -74,6 +86,38 @@ def test_extraction_takes_no_time_on_long_and_nested_texts() -> None:
         find_answer(text, last_number=True)
         NcotGrader("number").grade([Problem("p", "q", "1")], [text])
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("kind", ["number", "choice", "text"])
+def test_no_text_is_graded_slowly(kind: AnswerKind) -> None:
+    units = [
+        "(",
+        "$",
+        "{",
+        " ",
+        "9",
+        "9,",
+        "*",
+        "**",
+        "__",
+        "`",
+        "\\frac{",
+        "\\frac{ ",
+        "<<",
+        "= ",
+        "a ",
+        "B ",
+        "\n*",
+        "²",
+    ]
+    grader = NcotGrader(kind)
+    for unit in units:
+        for start in ("", "the answer is: ", "the answer is: 5 ", "the answer is: \\frac{", "\\boxed{"):
+            for length in (190, 1_900, 100_000):
+                text = start + (unit * length)[:length]
+                started = time.process_time()
+                grader.grade([Problem("p", "q", "B" if kind == "choice" else "1", kind, {"A": "1"})], [text])
+                assert time.process_time() - started < 0.5, (unit, start, length)
 
 
 def test_twenty_thousand_plain_answers_a_second() -> None:

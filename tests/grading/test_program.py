@@ -173,3 +173,24 @@ def test_all_svamp_programs_grade_correct(grader: ProgramGrader) -> None:
     grades = grader.grade(problems, [row["answer_cot"] for row in rows])
     wrong = [(problem.item_id, grade.why) for problem, grade in zip(problems, grades, strict=True) if grade.score != 1]
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("value", "gold", "verdict"),
+    [
+        ("sympy.expand((x + 1) ** 2)", "(x+1)^2", "correct"),
+        ("sympy.expand((x + 1) ** 2)", "(x+2)^2", "wrong"),
+        ("x / 2", "\\frac{x}{2}", "correct"),
+        ("sympy.Rational(1, 3)", "\\frac{1}{3}", "correct"),
+        ("[x, 1]", "x", "wrong"),
+    ],
+)
+def test_a_formula_can_be_an_answer_of_kind_math(value: str, gold: str, verdict: str) -> None:
+    pytest.importorskip("math_verify")
+    grader = ProgramGrader("math", workers=1)
+    program = f"import sympy\nx = sympy.Symbol('x')\ndef solution():\n    return {value}"
+    try:
+        (grade,) = grader.grade([Problem("p", "?", gold, "math")], [program])
+    finally:
+        grader.close()
+    assert grade.verdict == verdict, grade

@@ -24,6 +24,13 @@ from reftcli.problems.record import Problem
         ("Paris or London", "Paris", "wrong"),
         ("", "Paris", "no_answer"),
         ("Paris", "  ", "ungradable"),
+        ("Paris?", "Paris", "wrong"),
+        ("Parisian", "Paris", "wrong"),
+        ("Par", "Paris", "wrong"),
+        ("25", "5", "wrong"),
+        ("Paris!", "Paris", "correct"),
+        ("x+1/2", "\\frac{x+1}{2}", "wrong"),
+        ("(x+1)/2", "\\frac{x+1}{2}", "correct"),
     ],
 )
 def test_answer(text: str, gold: str, verdict: str) -> None:

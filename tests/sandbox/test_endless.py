@@ -42,6 +42,10 @@ ENDLESS = [
     "x = 3\n while x > 0:\n  if x > 7: x += 1\n  else: x += 2",
     "x = 3\n if unknown: y = 2\n while x > 0: pass",
     "x = 0.5\n while x > 0: x += 0.25",
+    "price = 3 * 4\n total = price + 5\n n = 0\n while total > price: n += 1",
+    "n = 7\n step = n - 5\n while n > 2 + 1: n += step",
+    "n = 7\n n -= 2\n while n == 5: n2 = n",
+    "a = 2\n while a * 3 > 5: b = a",
 ]
 LEAVES = [
     "x = 3\n while x > 0: x -= 1",
@@ -78,6 +82,11 @@ LEAVES = [
     "x = 3\n del x\n x = 0\n while x: pass",
     "a = [0] * 9\n x = 5\n while x > 0: a[(x := -1)] += 1",
     "a = [0] * 9\n x = 5\n while x > 0: a[(x := 0)] = x + 1",
+    "x = 3\n step = -1\n while x > 0: x += step",
+    "x = 3\n step = 1\n while x > 0:\n  step = -2\n  x += step",
+    "x = 3\n while x * 2 > 0: x -= 1",
+    "x = 7 // 2\n while x > 3: pass",
+    "x = 5\n x -= 5\n while x: pass",
     "while 0: pass",
     "while False: pass",
     "if 0:\n  while True: pass",
@@ -123,11 +132,14 @@ class _Fuel(Exception):
 def test_no_generated_program_that_returns_is_called_endless() -> None:
     """Small loops at random; each is run with a bound on its passes, and one that returns must not be condemned."""
     rng = random.Random(0)
-    starts, steps = ["0", "1", "3", "-2", "2.5", "True"], ["0", "1", "2", "-1", "0.5", "-3"]
+    starts, steps = (
+        ["0", "1", "3", "-2", "2.5", "True", "2 * 3", "7 // 2", "1 / 4"],
+        ["0", "1", "2", "-1", "0.5", "-3", "y", "z"],
+    )
     condemned = returned = 0
     for _ in range(5000):
         test = " and ".join(
-            f"{rng.choice('xy')} {rng.choice(['<', '<=', '>', '>=', '==', '!='])} {rng.choice(['x', 'y', '0', '4', '-3'])}"
+            f"{rng.choice('xy')} {rng.choice(['<', '<=', '>', '>=', '==', '!='])} {rng.choice(['x', 'y', '0', '4', '-3', 'y * 2', 'x - 1'])}"
             for _ in range(rng.choice([1, 1, 1, 2]))
         )
         test = rng.choice([test, test, test, "x", "not x", f"{test} or not y"])
@@ -144,11 +156,11 @@ def test_no_generated_program_that_returns_is_called_endless() -> None:
         condemned += 1
         passes = itertools.count()
 
-        def tick(passes: itertools.count[int] = passes) -> None:
-            if next(passes) > 3000:
+        def tick(*values: float, passes: itertools.count[int] = passes) -> None:
+            if next(passes) > 3000 or max(map(abs, values)) > 1e100:
                 raise _Fuel
 
-        fuelled = f"{head}{loop}  tick()\n return 1"
+        fuelled = f"{head}{loop}  tick(x, y, z)\n return 1"
         namespace: dict[str, object] = {"tick": tick}
         exec(fuelled, namespace)
         try:

@@ -13,7 +13,11 @@ from reftcli.cli.console import TerminalProgress, print_json, say
 from reftcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from reftcli.grading.interface import Grader
+    from collections.abc import Sequence
+
+    from reftcli.grading.audit import Audit
+    from reftcli.grading.interface import Grade, Grader
+    from reftcli.problems.record import Problem
     from reftcli.runs.folder import Run
 
 
@@ -112,6 +116,9 @@ def grade(
         typer.Option("--grader", help="A grader's specification instead of --cot and --answer.", show_default=False),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the grades here, JSONL.", show_default=False)] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Also say why answers failed, and which right ones look odd.")
+    ] = False,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
@@ -126,21 +133,41 @@ def grade(
     kind: Any = built.spec.get("answer", answer.value)
     if dry_run:
         return _dry_run(json_, f"{sum(1 for _ in read_rows(file, kind))} rows in {file}", "graded")
+    found: list[Audit] = []
+
+    def look(problems: Sequence[Problem], completions: Sequence[str], grades: Sequence[Grade]) -> None:
+        from reftcli.grading.audit import audit as audit_grades
+
+        found.append(audit_grades(problems, completions, grades, built.spec.get("form", cot.value)))
+
     try:
         rows = grade_file(
-            file, built, answer_kind=kind, reward_of=RewardTable().of, out=out, progress=TerminalProgress()
+            file,
+            built,
+            answer_kind=kind,
+            reward_of=RewardTable().of,
+            out=out,
+            progress=TerminalProgress(),
+            look=look if audit else None,
         )
     finally:
         built.close()
     counts = dict(Counter(row["verdict"] for row in rows))
     if json_:
-        return print_json({"n": len(rows), "verdicts": counts, "out": str(out) if out else None, "grades": rows})
+        audits = {"audit": found[0].to_json()} if found else {}
+        written = str(out) if out else None
+        return print_json({"n": len(rows), "verdicts": counts, "out": written, "grades": rows, **audits})
     if out is None:
         import json
 
         for row in rows:
             typer.echo(json.dumps(row, ensure_ascii=False))
     say(f"{len(rows)} graded: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())))
+    for audited in found:
+        for why, count in audited.reasons:
+            say(f"{count} not correct: {why}")
+        for finding in audited.findings:
+            say(f"look at row {finding.row}: {finding.what}")
 
 
 def _specified_grader(file: Path) -> Grader:

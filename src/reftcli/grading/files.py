@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ def grade_file(
     reward_of: Callable[[Grade], float | None],
     out: Path | None = None,
     progress: Progress | None = None,
+    look: Callable[[Sequence[Problem], Sequence[str], Sequence[Grade]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """One graded row for each row of ``path``, in order; written to ``out`` as JSONL where that is given.
+
+    ``look`` is shown problems, completions and grades, for an audit.
 
     Rows are ``{"completion", "gold_answer", "options"?, "question"?}``, as JSONL or one JSON array. The caller chooses
     the kind of answer and the shaping of rewards, and closes the grader. Raises UsageError for a file that cannot be
@@ -39,6 +42,8 @@ def grade_file(
     with (progress or SilentProgress()).task("grading", len(pairs), "completion") as task:
         problems, completions = [problem for problem, _ in pairs], [completion for _, completion in pairs]
         grades = grade_in_slices(grader, problems, completions, task.advance)
+    if look is not None:
+        look(problems, completions, grades)
     rows = [graded_row(grade, reward_of(grade)) for grade in grades]
     if out is not None:
         # Lone surrogates, which a completion may hold, are escaped: UTF-8 has no bytes for them.

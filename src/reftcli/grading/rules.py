@@ -12,7 +12,7 @@ from reftcli.grading.choice import gold_letter, option_nearest, read_choice
 from reftcli.grading.interface import Verdict
 from reftcli.grading.number import parse_number, same_number, show_number, states_a_number
 from reftcli.grading.policy import AnswerPolicy
-from reftcli.grading.symbolic import SymbolicJudge
+from reftcli.grading.symbolic import SymbolicJudge, same_formula, same_shape
 from reftcli.grading.text import hedges, normalised_text
 from reftcli.problems.record import AnswerKind, Problem
 from reftcli.sandbox.interface import OtherValue, Value
@@ -155,14 +155,18 @@ class MathRule:
         return Reading(text.strip(), cut(text))
 
     def read_value(self, problem: Problem, value: Value) -> Reading:
+        if isinstance(value, OtherValue) and value.formula:
+            return self.read(problem, value.formula)
         if isinstance(value, OtherValue | bool):
             shown = value.name if isinstance(value, OtherValue) else repr(value)
             return Reading(None, shown, Verdict.WRONG, f"the program returned {shown}, which is not mathematics")
         return self.read(problem, str(value))
 
     def equal(self, a: str, b: str) -> bool:
-        if normalised_text(a) == normalised_text(b):
+        if same_formula(a, b):
             return True
+        if not same_shape(a, b):
+            return False
         number, other = self._number(b), self._number(a)
         if number is not None:  # math-verify would evaluate 9*2 and find 18 anywhere in a sentence
             return other is not None and same_number(other, number, self._policy)

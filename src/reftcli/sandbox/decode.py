@@ -72,6 +72,8 @@ def _decode_text(tag: Any, text: str) -> Value:
         return text
     if tag == "decimal":
         return float(text)
+    if tag == "formula":
+        return OtherValue("a formula", formula=text)
     if tag == "other":
         return OtherValue(f"a value of type {text[:80]}")
     raise ValueError(f"unknown tag {tag!r}")

@@ -29,9 +29,13 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class OtherValue:
-    """A value that is neither a number nor a text; ``name`` says what it was, for the reader of a grade."""
+    """A value that is neither a number nor a text; ``name`` says what it was, for the reader of a grade.
+
+    ``formula`` is the LaTeX of a sympy expression that is no number.
+    """
 
     name: str
+    formula: str = ""
 
 
 Value = int | float | Fraction | complex | str | bool | OtherValue | None

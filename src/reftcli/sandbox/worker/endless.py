@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import collections
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -18,6 +17,13 @@ _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Number, Number], bool]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }  # fmt: skip
+_OPERATIONS: Mapping[type[ast.operator], Callable[[Number, Number], Number]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+}  # fmt: skip
+_DIVISIONS = (ast.Div, ast.FloorDiv, ast.Mod)
+_LARGEST = 2**53
+"""Beyond it an integer may change when it meets a float."""
 
 
 def never_returns(tree: ast.Module, nodes: Sequence[ast.AST]) -> bool:
@@ -57,13 +63,17 @@ def _is_never_left(loop: ast.While, known: Mapping[str, Number]) -> bool:
 
 
 def _learn(statement: ast.stmt, known: dict[str, Number]) -> None:
-    """What the names are surely worth after a statement: only plain constants are followed."""
-    for name in _bound_in([statement]):
-        known.pop(name, None)
+    """What the names are surely worth after a statement: arithmetic on constants is followed, and nothing else."""
+    name, value = "", None
     if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-        value = _constant(statement.value)
-        if value is not None:
-            known[statement.targets[0].id] = value
+        name, value = statement.targets[0].id, _value(statement.value, known)
+    elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+        sum_ = ast.BinOp(ast.Name(statement.target.id, ast.Load()), statement.op, statement.value)
+        name, value = statement.target.id, _value(sum_, known)
+    for lost in _bound_in([statement]):
+        known.pop(lost, None)
+    if value is not None:
+        known[name] = value
 
 
 def _stays_true(test: ast.expr, body: Sequence[ast.stmt], known: Mapping[str, Number]) -> bool:
@@ -74,14 +84,14 @@ def _stays_true(test: ast.expr, body: Sequence[ast.stmt], known: Mapping[str, Nu
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         return _comparison_stays_true(test, body, known)
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return _known_value(test.operand, known) == 0 and _drift(test.operand, body, known) == 0
-    value = _known_value(test, known)
+        return _value(test.operand, known) == 0 and _drift(test.operand, body, known) == 0
+    value = _value(test, known)
     return bool(value) and _drift(test, body, known) in (0, 1 if value and value > 0 else -1)
 
 
 def _comparison_stays_true(test: ast.Compare, body: Sequence[ast.stmt], known: Mapping[str, Number]) -> bool:
     sides = (test.left, test.comparators[0])
-    left, right = (_known_value(side, known) for side in sides)
+    left, right = (_value(side, known) for side in sides)
     drifts = [_drift(side, body, known) for side in sides]
     holds = _COMPARISONS.get(type(test.ops[0]))
     if holds is None or left is None or right is None or None in drifts or not holds(left, right):
@@ -91,25 +101,31 @@ def _comparison_stays_true(test: ast.Compare, body: Sequence[ast.stmt], known: M
     return all(drift in (0, away) for drift, away in zip(drifts, apart, strict=True))
 
 
-def _known_value(node: ast.expr, known: Mapping[str, Number]) -> Number | None:
-    return known.get(node.id) if isinstance(node, ast.Name) else _constant(node)
-
-
-def _constant(node: ast.expr) -> Number | None:
-    """A finite number as it is written, perhaps with a sign."""
+def _value(node: ast.expr, known: Mapping[str, Number]) -> Number | None:
+    """The finite number that an expression is surely worth; None where that is not plain."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, int | float) and abs(node.value) < _LARGEST else None
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = _constant(node.operand)
+        value = _value(node.operand, known)
         return None if value is None else -value
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and math.isfinite(node.value):
-        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+        left, right = _value(node.left, known), _value(node.right, known)
+        if left is None or right is None or (right == 0 and type(node.op) in _DIVISIONS):
+            return None
+        result = _OPERATIONS[type(node.op)](left, right)
+        return result if abs(result) < _LARGEST else None
     return None
 
 
 def _drift(node: ast.expr, body: Sequence[ast.stmt], known: Mapping[str, Number]) -> int | None:
     """0 for what the body leaves alone, 1 for what it can only raise, -1 for what it can only lower; None: unknown."""
+    bound = _bound_in(body)
     if not isinstance(node, ast.Name):
-        return 0
-    steps = {_step(statement, node.id, known.get(node.id, 0)) for statement in _binders(body, node.id)}
+        return None if any(isinstance(part, ast.Name) and part.id in bound for part in ast.walk(node)) else 0
+    steady = {name: value for name, value in known.items() if name not in bound}
+    steps = {_step(statement, node.id, known.get(node.id, 0), steady) for statement in _binders(body, node.id)}
     return 0 if not steps else steps.pop() if len(steps) == 1 else None
 
 
@@ -126,10 +142,10 @@ def _binders(body: Sequence[ast.stmt], name: str) -> list[ast.stmt]:
     return found
 
 
-def _step(statement: ast.stmt, name: str, start: Number) -> int | None:
+def _step(statement: ast.stmt, name: str, start: Number, steady: Mapping[str, Number]) -> int | None:
     """The direction in which ``name += 1``, ``name = name + 1`` and their like move a name; None for all else."""
     if isinstance(statement, ast.AugAssign) and _is_name(statement.target, name):
-        function, amount = statement.op, _constant(statement.value)
+        function, amount = statement.op, _value(statement.value, steady)
     elif (
         isinstance(statement, ast.Assign)
         and len(statement.targets) == 1
@@ -139,11 +155,11 @@ def _step(statement: ast.stmt, name: str, start: Number) -> int | None:
         sum_ = statement.value
         if not _is_name(sum_.left, name):
             return None
-        function, amount = sum_.op, _constant(sum_.right)
+        function, amount = sum_.op, _value(sum_.right, steady)
     else:
         return None
-    if amount is None or (isinstance(amount, float) and abs(start) >= 2**53):  # turning so large an int into a float
-        return None  # may lower it
+    if amount is None:
+        return None
     if isinstance(function, ast.Add | ast.Sub):
         return 1 if (amount >= 0) == isinstance(function, ast.Add) else -1
     if isinstance(function, ast.Mult) and amount >= 1 and start != 0:

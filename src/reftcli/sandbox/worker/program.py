@@ -155,7 +155,16 @@ def _library_value(value: Any) -> dict[str, Any]:
         return plain(value.item())
     if library == "sympy" and getattr(value, "is_number", False):
         return plain(float(value)) if value.is_real is not False else plain(complex(value))
+    if library == "sympy":
+        return {"t": "formula", "v": _latex(value)}
     return {"t": "other", "v": kind.__name__[:80]}
+
+
+def _latex(value: Any) -> str:
+    try:
+        return str(sys.modules["sympy"].latex(value))[:MAX_TEXT]
+    except Exception:  # noqa: BLE001 - not everything in sympy can be written so
+        return ""
 
 
 def _all_int(parts: list[dict[str, Any]]) -> bool:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from reftcli.models.attention import NAME, own_attention, packed, takes_own_attention
 from reftcli.models.precision import Autocast
-from reftcli.training.ppo.chunked import at_least_fp32, chunked_logprobs
+from reftcli.training.ppo.logprobs import at_least_fp32, chunked_logprobs, entropies_of, logprobs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class PolicyWithValueHead(nn.Module):
                 logprobs = chunked_logprobs(hidden, head, batch.targets, temperature, self.logprob_chunk)
                 return logprobs, at_least_fp32(values), None
             logits = head(hidden)
-        logprobs, entropy = _token_statistics(at_least_fp32(logits) / temperature, batch.targets, with_entropy)
-        return logprobs, at_least_fp32(values), entropy
+        entropy = entropies_of(logits, temperature) if with_entropy else None  # before the gradient overwrites them
+        return logprobs_of(logits, batch.targets, temperature), at_least_fp32(values), entropy
 
 
 def reference_logprobs(
@@ -75,7 +75,7 @@ def reference_logprobs(
     """log ref(a|s) of the completion tokens, [_N]."""
     with torch.no_grad(), autocast():
         logits = model.get_output_embeddings()(predicting_states(model, batch, packs))
-    return _token_statistics(at_least_fp32(logits) / temperature, batch.targets, with_entropy=False)[0]
+        return logprobs_of(logits, batch.targets, temperature)
 
 
 def predicting_states(model: PreTrainedModel, batch: ScoringInput, packs: bool) -> Tensor:
@@ -96,15 +96,6 @@ def predicting_states(model: PreTrainedModel, batch: ScoringInput, packs: bool) 
         states = model.base_model(**packed(batch.input_ids, batch.lengths), use_cache=False).last_hidden_state[0]
     selected = states[batch.predicts]
     return selected
-
-
-def _token_statistics(logits: Tensor, targets: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
-    log_normaliser = torch.logsumexp(logits, dim=-1)
-    logprobs = logits.gather(1, targets[:, None]).squeeze(1) - log_normaliser
-    if not with_entropy:
-        return logprobs, None
-    # H = log Z - sum(p * z)
-    return logprobs, log_normaliser - (torch.softmax(logits, dim=-1) * logits).sum(dim=-1)
 
 
 def new_value_head(policy: PreTrainedModel, seed: int) -> nn.Linear:

@@ -1,4 +1,7 @@
-"""Log-probabilities without the logits of all tokens at once: a little slower, and bounded in memory."""
+"""Log-probabilities of given tokens, with gradients and without copies of the logits.
+
+With z = (W h + b) / temperature and p = softmax(z):   d log p[y] / dz = onehot(y) - p.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,48 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+_ROWS = 128
+"""Rows of logits that are worked on at a time, so that what is made on the way stays small."""
+
+
+def logprobs_of(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) at ``targets``, [_N], from logits [_N, V].
+
+    The backward pass writes the gradient over the logits: nobody else may need them, and it works once.
+    """
+    logprobs: Tensor = _Logprobs.apply(at_least_fp32(logits), targets, temperature)  # type: ignore[no-untyped-call]
+    return logprobs
+
+
+class _Logprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        normalisers = torch.cat([torch.logsumexp(rows / temperature, dim=-1) for rows in torch.split(logits, _ROWS)])
+        ctx.save_for_backward(targets, normalisers)
+        ctx.logits, ctx.temperature = logits.detach(), temperature
+        return logits.gather(1, targets[:, None]).squeeze(1) / temperature - normalisers
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.logits is None:
+            raise RuntimeError("the gradient of these log-probabilities was taken before")
+        (targets, normalisers), (gradient,) = ctx.saved_tensors, gradients
+        towards, ctx.logits = ctx.logits, None
+        towards.div_(ctx.temperature).sub_(normalisers[:, None]).exp_().mul_(-gradient[:, None])
+        towards.scatter_add_(1, targets[:, None], gradient[:, None])
+        return towards.div_(ctx.temperature), None, None
+
+
+@torch.no_grad()
+def entropies_of(logits: Tensor, temperature: float) -> Tensor:
+    """H(softmax(logits / temperature)) in nats, [_N]; without a gradient.   H = log Z - sum(p * z)"""
+    parts = []
+    for rows in torch.split(logits, _ROWS):
+        scaled = at_least_fp32(rows) / temperature
+        parts.append(torch.logsumexp(scaled, dim=-1) - (torch.softmax(scaled, dim=-1) * scaled).sum(dim=-1))
+    return torch.cat(parts)
+
+
 def chunked_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor, temperature: float, chunk: int) -> Tensor:
     """log softmax(head(hidden) / temperature) at ``targets``, [_N], with at most [chunk, V] logits at a time.
 
@@ -25,8 +70,6 @@ def chunked_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor, temperatu
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """With z = (W h + b) / temperature and p = softmax(z):   d log p[y] / dz = onehot(y) - p."""
-
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, chunk: int

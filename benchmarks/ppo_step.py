@@ -1,0 +1,141 @@
+"""One PPO update, side by side: ours, a padded loop (P1), the same with our matrix products (P1+), stock TRL (P2).
+
+    python benchmarks/ppo_step.py [--json] [--rounds 3] [--batch 8,16] [--only p1,ours]
+
+Real model (``smollm2-q4``), fp32, SVAMP prompts; completions are the gold programs, so that all contestants draw the
+same tokens, and prompts and lengths are real. Each contestant is a process of its own, and they take turns, one at a
+time, all on every core. Peak memory is what a process held at most, less what it held after its imports. What each
+contestant does is written in `ppo_contestants.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import SHARED_DATA, arguments, report, summary
+
+CONTESTANTS = ("p1", "p1+", "p2", "ours")
+PROGRAM = Path(__file__).with_name("ppo_contestants.py")
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--batch", default="8,16", help="prompts per update, with commas")
+    parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants, with commas")
+    parser.set_defaults(rounds=3)
+    options = parser.parse_args()
+    names = options.only.split(",")
+    results: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
+    for batch in map(int, options.batch.split(",")):
+        rows = contest(names, work(batch), options.rounds)
+        for name in names:
+            results[f"{name}, batch {batch}, seconds"] = summary([row["seconds"] for row in rows[name]])
+            last = rows[name][-1]
+            results[f"{name}, batch {batch}, peak MB above imports"] = round(last["peak_mb"] - last["imported_mb"])
+            results[f"{name}, batch {batch}, peak MB"] = round(last["peak_mb"])
+        check(rows)
+        if "ours" in names:
+            ratios |= compared(rows, batch)
+    settings = {"model": "smollm2-q4", "precision": "fp32", "ppo_epochs": 2, "cores": len(os.sched_getaffinity(0))}
+    report("ppo_step", settings | {"rounds": options.rounds}, results, ratios, options.json)
+
+
+def work(batch: int) -> dict[str, Any]:
+    """Token ids of prompts and completions. Rewards are 1 for every other row."""
+    from reftcli.models.load import load_tokenizer
+    from reftcli.models.source import resolve_model
+    from reftcli.problems.prompts import PromptBuilder
+    from reftcli.problems.record import Problem
+
+    file = SHARED_DATA / "svamp/svamp_python_sdp.json"
+    if not file.exists():
+        sys.exit(f"{file.name} is not beside the checkout: this benchmark needs the SVAMP programs")
+    tokenizer = load_tokenizer(resolve_model("smollm2-q4"))
+    builder = PromptBuilder(tokenizer, "pcot", "paper", tokenizer.eos_token_id)
+    prompts, completions = [], []
+    for row in json.loads(file.read_text(encoding="utf-8"))[:batch]:
+        problem = Problem(row["item_id"], row["question"], str(row["answer_value"]), chains={"pcot": row["answer_cot"]})
+        example = builder.example(problem)
+        prompts.append(list(example.prompt.token_ids))
+        completions.append(list(example.target_ids))
+    return {"prompts": prompts, "completions": completions, "rewards": [float(i % 2) for i in range(batch)]}
+
+
+def contest(names: list[str], given: dict[str, Any], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each contestant, one a round. The first update of each is not counted."""
+    cores = len(os.sched_getaffinity(0))
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(cores),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+    processes = {}
+    for name in names:
+        processes[name] = subprocess.Popen(
+            [sys.executable, str(PROGRAM), name, str(rounds + 1)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+        )  # fmt: skip
+        say(processes[name], json.dumps(given))
+        hear(name, processes[name])
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        for name, process in processes.items():
+            say(process, "go")
+            row = hear(name, process)
+            print(f"{name}: {row}", file=sys.stderr)
+            if number:
+                rows[name].append(row)
+    for process in processes.values():
+        process.kill()
+        process.wait()
+    return rows
+
+
+def say(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def hear(name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"contestant {name} ended: run {PROGRAM.name} {name} by hand to see why")
+    row: dict[str, Any] = json.loads(line)
+    return row
+
+
+def check(rows: dict[str, list[dict[str, Any]]]) -> None:
+    """All updates are sensible, and those of p1, p1+ and ours are the same one."""
+    for name, found in rows.items():
+        for row in found:
+            assert all(math.isfinite(row[loss]) for loss in ("policy_loss", "value_loss")), (name, row)
+            assert row["moved"] > 0, (name, row)
+    same = [rows[name][0] for name in ("p1", "p1+", "ours") if name in rows]
+    for row in same[1:]:
+        for key in ("value_loss", "first_policy_loss"):
+            assert math.isclose(row[key], same[0][key], rel_tol=0.02, abs_tol=1e-4), (key, row, same[0])
+
+
+def compared(rows: dict[str, list[dict[str, Any]]], batch: int) -> dict[str, float]:
+    """Times and peak memory of the others over ours."""
+    seconds = {name: median(row["seconds"] for row in found) for name, found in rows.items()}
+    peaks = {name: found[-1]["peak_mb"] - found[-1]["imported_mb"] for name, found in rows.items()}
+    others = [name for name in rows if name != "ours"]
+    speed = {f"{name} / ours, seconds, batch {batch}": seconds[name] / seconds["ours"] for name in others}
+    memory = {f"ours / {name}, peak memory, batch {batch}": peaks["ours"] / peaks[name] for name in others}
+    return speed | memory
+
+
+if __name__ == "__main__":
+    main()
