@@ -40,6 +40,12 @@ class NothingToStartFrom(UsageError):
     """A stage needs an earlier one that has not run; the message says which command to run first."""
 
 
+class NothingLeftToDo(ReftError):
+    """What was asked for is done already: no failure, so that a job that resumes until it is finished ends well."""
+
+    exit_code = ExitCode.OK
+
+
 class DataError(ReftError):
     """The content of a file is unusable, or no problem is left (exit 4)."""
 

@@ -94,6 +94,7 @@ def test_nothing_to_resume(fails: Callable[..., str], stage: str) -> None:
         (("warmup", "--model", "tiny", "--cot", "xcot"), "Invalid value for '--cot'"),
         (("warmup", "--recipe", "tiny/toy-nco"), "did you mean tiny/toy-ncot?"),
         (("warmup", "--model", "tiny", "--dataset", "toy", "--seed", "-1"), "seed: must be greater than"),
+        (("warmup", "--model", "tiny", "--report-to", "wandbb"), "report_to: no tracker 'wandbb'; there are"),
         (("rl", "nothing-like-it"), "no run 'nothing-like-it' in runs, and no model"),
         (("eval", "nothing-like-it"), "no run 'nothing-like-it' in runs, and no model"),
         (("rerank", "tiny", "--dataset", "toy"), "rerank starts from a run"),
@@ -114,6 +115,21 @@ def test_nothing_to_resume(fails: Callable[..., str], stage: str) -> None:
 )
 def test_usage(fails: Callable[..., str], arguments: tuple[str, ...], said: str) -> None:
     assert said in fails(2, *arguments)
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    "call", [(*TINY, "--dataset", "toy"), ("rl", "tiny", "--dataset", "toy", "--cot", "ncot")], ids=["warmup", "rl"]
+)
+def test_a_tracker_that_is_not_installed(
+    call: tuple[str, ...], dry_run: tuple[str, ...], fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("wandb", "tensorboard", "tensorboard.summary"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("reftcli.models.load.load_model", lambda source: pytest.fail("a model was loaded"))
+    said = fails(2, *call, "--report-to", "tensorboard,wandb", *dry_run)
+    assert "--report-to tensorboard,wandb: not usable here" in said
+    assert "pip install tensorboard wandb" in said
 
 
 @pytest.mark.parametrize("group", [(), ("recipes",), ("data",)])

@@ -461,7 +461,7 @@ def test_ctrl_c_keeps_everything_and_resume_finishes(session: Any) -> None:
     assert steps == list(range(1, 31))
 
     again = session.call("rl", "--runs-dir", runs_dir.name, "--resume", "--name", "stopped")
-    assert again.code == 2
+    assert again.code == 0
     assert again.errors == ["reft: stopped-runs/stopped has finished; there is nothing left to do"]
 
 

@@ -221,3 +221,19 @@ def test_the_hash_is_of_the_settings() -> None:
 def test_shuffled_golds_pay_only_for_a_match() -> None:
     table = resolve_recipe(None, {}, ["rl.shuffle_gold=true", "rl.reward.wrong=0.1"]).rl.reward_table
     assert (table.correct, table.wrong, table.no_answer) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("none", "none"),
+        ("wandb", "wandb"),
+        ("WandB, tensorboard,wandb", "wandb,tensorboard"),
+        (["trackio", "wandb"], "trackio,wandb"),
+        ([], "none"),
+        (None, "none"),
+        ("none,wandb", "wandb"),
+    ],
+)
+def test_spellings_of_report_to(given: object, kept: str) -> None:
+    assert check_recipe({"report_to": given}, "tests").report_to == kept

@@ -12,6 +12,7 @@ from reftcli.errors import RuntimeFailure
 from reftcli.runs import files
 from reftcli.runs.files import (
     JsonlWriter,
+    clear_what_a_crash_left,
     disk_errors,
     folder_written_aside,
     read_jsonl,
@@ -243,3 +244,15 @@ def test_sha256_of_files_is_over_their_contents_in_order(tmp_path: Path) -> None
     a, b, c = (tmp_path / name for name in "abc")
     assert sha256_of(a, b) == sha256_of(c) != sha256_of(b, a)
     assert sha256_of(a) == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+
+
+def test_what_a_crash_left_goes_and_what_it_had_moved_away_comes_back(tmp_path: Path) -> None:
+    for name in ("best", ".step-3.77.partial", ".best.77.old", ".final.77.old", ".notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / ".report.html.77.partial").write_text("somebody is writing this")
+    clear_what_a_crash_left(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".notes", ".report.html.77.partial", "best", "final"]
+    assert (tmp_path / "best/file").read_text() == "best"
+    assert (tmp_path / "final/file").read_text() == ".final.77.old"
+    clear_what_a_crash_left(tmp_path / "absent")

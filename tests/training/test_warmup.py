@@ -22,6 +22,7 @@ from reftcli.recipe.schema import ModelSettings, Recipe, WarmupSettings
 from reftcli.runs.files import read_jsonl
 from reftcli.runs.folder import Run, create_run
 from reftcli.runs.progress import Progress, SilentProgress
+from reftcli.runs.trackers import Trackers
 from reftcli.training.stages import StageRequest, warmup_stage
 from reftcli.training.warmup import run_warmup
 
@@ -42,6 +43,7 @@ def train(
     settings: WarmupSettings = SHORT,
     progress: Progress | None = None,
     resume: Run | None = None,
+    trackers: Trackers | None = None,
 ) -> Run:
     run = resume or create_run(folder, stage="warmup", name="w", recipe_yaml="", record={})
     run_warmup(
@@ -54,6 +56,7 @@ def train(
         seed=0,
         progress=progress or SilentProgress(),
         resume=resume is not None,
+        trackers=trackers,
     )
     return run
 
@@ -193,3 +196,21 @@ def test_examples_over_the_limit_are_counted_and_listed(recipe: Recipe, tmp_path
     assert len(rows) == 30 - kept > 0
     assert all(f"limit {limit}" in row["reason"] for row in rows)
     assert any(f"{30 - kept} of 30 training problems left out" in line for line in progress.said)
+
+
+class Kept(Trackers):
+    """Keeps the rows that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__("warmup", lambda line: None)
+        self.rows: list[dict[str, Any]] = []
+
+    def log(self, row: Any) -> None:
+        self.rows.append(dict(row))
+
+
+def test_trackers_are_given_what_the_file_has(examples: list[Example], tmp_path: Path) -> None:
+    trackers = Kept()
+    run = train(examples, tmp_path, SHORT.model_copy(update={"schedule_epochs": 1}), trackers=trackers)
+    assert trackers.rows == read_jsonl(run.metrics_file)
+    assert [row["step"] for row in trackers.rows] == [1, 2, 3, 3]

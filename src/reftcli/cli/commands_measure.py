@@ -37,6 +37,7 @@ def evaluate(
         float | None,
         typer.Option("--fail-under", min=0, max=1, help="Exit 3 below this greedy accuracy.", show_default=False),
     ] = None,
+    sampler: options.Sampler = None,
     seed: options.Seed = None,
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
@@ -61,6 +62,7 @@ def evaluate(
         train=train,
         validation=validation,
         test=test,
+        sampler=sampler,
         seed=seed,
     )
     start = start_from(from_, flags, "rl", dry_run)

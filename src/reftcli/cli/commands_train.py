@@ -11,6 +11,7 @@ import typer
 from reftcli.cli import options
 from reftcli.cli.console import TerminalProgress, print_json, print_table, quiet_libraries, say
 from reftcli.errors import UsageError
+from reftcli.runs.trackers import check_trackers
 
 if TYPE_CHECKING:
     from reftcli.cli.start import Start
@@ -28,6 +29,7 @@ def warmup(
     validation: options.ValidationFile = None,
     test: options.TestFile = None,
     seed: options.Seed = None,
+    report_to: options.ReportTo = None,
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     resume: options.Resume = False,
@@ -49,8 +51,10 @@ def warmup(
         validation=validation,
         test=test,
         seed=seed,
+        report_to=report_to,
     )
     start = start_of_resumed(flags, "warmup", name) if resume else start_of_warmup(flags)
+    check_trackers(start.recipe.trackers)
     if dry_run:
         return _dry_run(start, json_)
     request = _request(start, runs_dir, name, resume)
@@ -71,7 +75,9 @@ def rl(
     train: options.TrainFile = None,
     validation: options.ValidationFile = None,
     test: options.TestFile = None,
+    sampler: options.Sampler = None,
     seed: options.Seed = None,
+    report_to: options.ReportTo = None,
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     resume: options.Resume = False,
@@ -94,9 +100,12 @@ def rl(
         train=train,
         validation=validation,
         test=test,
+        sampler=sampler,
         seed=seed,
+        report_to=report_to,
     )
     start = start_of_resumed(flags, "rl", name) if resume else start_from(from_, flags, "warmup", dry_run)
+    check_trackers(start.recipe.trackers)
     if dry_run:
         return _dry_run(start, json_)
     request = _request(start, runs_dir, name, resume)
@@ -114,6 +123,7 @@ def rerank(
     cot: options.Cot = None,
     recipe: options.Recipe = None,
     set_: options.Set = None,
+    sampler: options.Sampler = None,
     seed: options.Seed = None,
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
@@ -125,7 +135,9 @@ def rerank(
     from reftcli.cli.flags import Flags
     from reftcli.cli.start import start_from
 
-    flags = Flags.of(recipe=recipe, assignments=set_, runs_dir=runs_dir, dataset=dataset, cot=cot, seed=seed)
+    flags = Flags.of(
+        recipe=recipe, assignments=set_, runs_dir=runs_dir, dataset=dataset, cot=cot, sampler=sampler, seed=seed
+    )
     start = start_from(from_, flags, "rl", dry_run)
     if dry_run:
         return _dry_run(start, json_)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reftcli.errors import NothingToStartFrom, UsageError
+from reftcli.errors import NothingLeftToDo, NothingToStartFrom, UsageError
 from reftcli.models.source import ModelSource, resolve_model
 from reftcli.runs.folder import Run, Stage, all_runs, latest_finished, open_run
 
@@ -56,7 +56,7 @@ def run_to_resume(runs_dir: Path, stage: Stage, name: str | None) -> Run:
     if record["stage"] != stage:
         raise UsageError(f"{run.folder} is a {record['stage']} run, not {stage}")
     if record["status"] == "finished":
-        raise UsageError(f"{run.folder} has finished; there is nothing left to do")
+        raise NothingLeftToDo(f"{run.folder} has finished; there is nothing left to do")
     return run
 
 

@@ -34,33 +34,41 @@ class Flags:
         train: str | None = None,
         validation: str | None = None,
         test: str | None = None,
+        sampler: str | None = None,
         seed: int | None = None,
+        report_to: str | None = None,
     ) -> Flags:
         """Flags that were not given leave the recipe alone."""
         data = {"dataset": dataset, "cot": cot, "train": train, "validation": validation, "test": test}
-        values: dict[str, Any] = {"model": {"name": model}, "data": data}
+        values: dict[str, Any] = {"model": {"name": model}, "data": data, "sampling": {"backend": sampler}}
         given = {section: {k: v for k, v in fields.items() if v is not None} for section, fields in values.items()}
         given = {section: fields for section, fields in given.items() if fields}
         if seed is not None:
             given["seed"] = seed  # type: ignore[assignment]
+        if report_to is not None:
+            given["report_to"] = report_to  # type: ignore[assignment]
         return cls(recipe, tuple(assignments or ()), given, runs_dir)
 
     def resolve(self) -> Recipe:
         """Built-in default < recipe < flags and ``--set``."""
-        return _with_readable_template(resolve_recipe(self.recipe, self.values, self.assignments))
+        return _usable(resolve_recipe(self.recipe, self.values, self.assignments))
 
     def resolve_from(self, run: Run) -> Recipe:
         """As `resolve`, with the settings of an earlier run in the place of the recipe where none is given."""
         if self.recipe is not None:
             return self.resolve()
         layers = [read_yaml(run.recipe_file), self.values, parse_assignments(self.assignments)]
-        return _with_readable_template(check_recipe(merge(layers), str(run.recipe_file)))
+        return _usable(check_recipe(merge(layers), str(run.recipe_file)))
 
 
-def _with_readable_template(recipe: Recipe) -> Recipe:
-    """The recipe; raises UsageError before a run is made where its template is a file that cannot be used."""
+def _usable(recipe: Recipe) -> Recipe:
+    """The recipe; raises UsageError before a run is made where its template or its sampler cannot be used here."""
     if recipe.prompt.template not in ("paper", "chat"):
         from reftcli.problems.prompts import read_template
 
         read_template(recipe.prompt.template)
+    if recipe.sampling.backend == "vllm":
+        from reftcli.sampling.vllm_sampler import check_vllm
+
+        check_vllm()
     return recipe

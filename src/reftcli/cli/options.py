@@ -32,6 +32,13 @@ class SplitName(StrEnum):
     TEST = "test"
 
 
+class Backend(StrEnum):
+    """What can draw completions."""
+
+    TORCH = "torch"
+    VLLM = "vllm"
+
+
 From = Annotated[
     str | None,
     typer.Argument(
@@ -60,7 +67,20 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="One setting, e.g. rl.kl_coef=0.05; repeatable.", show_default=False
     ),
 ]
+Sampler = Annotated[
+    Backend | None,
+    typer.Option("--sampler", help="What draws completions; vllm needs a GPU [default: torch].", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default=False)]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        "--report-to",
+        metavar="TRACKERS",
+        help="Send metrics to tensorboard, wandb or trackio, too (several with commas) [default: none].",
+        show_default=False,
+    ),
+]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the new run.", show_default=False)]
 RunsDir = Annotated[
     Path, typer.Option("--runs-dir", "--output-dir", envvar="REFT_RUNS_DIR", help="Folder that holds the runs.")

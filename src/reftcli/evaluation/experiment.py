@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reftcli.errors import UsageError
 from reftcli.evaluation.answering import Answerer
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.build import build_grader
@@ -20,8 +21,9 @@ from reftcli.problems.prompts import PromptBuilder
 from reftcli.problems.record import Problem
 from reftcli.recipe.schema import Recipe
 from reftcli.runs.progress import Progress, Task
-from reftcli.sampling.interface import Decode
+from reftcli.sampling.interface import Decode, Sampler
 from reftcli.sampling.torch_sampler import TorchSampler
+from reftcli.sampling.vllm_sampler import VllmSampler, check_vllm
 
 _NO_LIMIT = 1_000_000
 """Context of a model whose configuration states none."""
@@ -35,23 +37,60 @@ class Experiment:
     sets: ProblemSets
     loaded: LoadedModel
     builder: PromptBuilder
-    sampler: TorchSampler
+    sampler: Sampler
     grader: Grader
     answerer: Answerer
     progress: Progress
 
     def validate(self, problems: Sequence[Problem], decode: Decode, task: Task | None = None) -> list[SampleRecord]:
-        """Answers to validation problems, in order."""
+        """Answers to validation problems, in order, by the weights as they are now."""
+        self.sampler.weights_changed()
         return self.answerer.answer(problems, "validation", 1, decode, task)
 
 
 @contextmanager
 def open_experiment(recipe: Recipe, sets: ProblemSets, source: ModelSource, progress: Progress) -> Iterator[Experiment]:
-    """Loads the model and starts the grader; ends the grader's processes when the block ends."""
+    """Loads the model and starts the grader; ends the grader's processes and the sampler's engine with the block.
+
+    Raises:
+        UsageError: the sampler that the settings name cannot be used here, or not with this model.
+    """
+    _check_backend(recipe, source)
     loaded = load_model(source)
     builder = PromptBuilder(loaded.tokenizer, recipe.data.cot, recipe.prompt.template, loaded.eos_token_id)
+    context = _context(recipe, loaded)
+    sampler = sampler_of(recipe, loaded, context)
+    grader = grader_of(recipe, sets)
+    try:
+        answerer = Answerer(builder, sampler, grader, recipe.rl.reward_table, context)
+        yield Experiment(recipe, sets, loaded, builder, sampler, grader, answerer, progress)
+    finally:
+        grader.close()
+        sampler.close()
+
+
+def _check_backend(recipe: Recipe, source: ModelSource) -> None:
+    if recipe.sampling.backend == "torch":
+        return
+    check_vllm()
+    if source.kind == "embedded":
+        raise UsageError(f"sampler vllm: the embedded model {source.name} has no files to load; use --sampler torch")
+
+
+def _context(recipe: Recipe, loaded: LoadedModel) -> int:
+    """Most tokens of prompt and completion: what the model can, or less where the engine has room for less."""
     context = int(getattr(loaded.model.config, "max_position_embeddings", None) or _NO_LIMIT)
-    sampler = TorchSampler(
+    limit = recipe.sampling.vllm_max_length if recipe.sampling.backend == "vllm" else None
+    return min(context, limit or context)
+
+
+def sampler_of(recipe: Recipe, loaded: LoadedModel, context: int) -> Sampler:
+    """What `sampling.backend` names."""
+    if recipe.sampling.backend == "vllm":
+        return VllmSampler(
+            loaded.model, loaded.tokenizer, recipe.sampling, eos_token_id=loaded.eos_token_id, context=context
+        )
+    return TorchSampler(
         loaded.model,
         eos_token_id=loaded.eos_token_id,
         pad_token_id=loaded.pad_token_id,
@@ -59,12 +98,6 @@ def open_experiment(recipe: Recipe, sets: ProblemSets, source: ModelSource, prog
         context=context,
         autocast=autocast_for(recipe.model.precision, loaded.model.device),
     )
-    grader = grader_of(recipe, sets)
-    try:
-        answerer = Answerer(builder, sampler, grader, recipe.rl.reward_table, context)
-        yield Experiment(recipe, sets, loaded, builder, sampler, grader, answerer, progress)
-    finally:
-        grader.close()
 
 
 def grader_of(recipe: Recipe, sets: ProblemSets) -> Grader:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from reftcli.grading.policy import AnswerPolicy, Percent
 from reftcli.problems.record import AnswerKind, CotForm
 from reftcli.rewards.shaping import RewardTable
+from reftcli.runs.trackers import TRACKERS
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -137,6 +138,13 @@ class RlSettings(Section):
     shuffle_gold: bool = Field(
         False, description="control experiment: golds are shuffled among problems, and a wrong answer earns 0"
     )
+    value_model: Literal["shared", "separate"] = Field(
+        "shared", description="a value head on the policy's backbone (paper), or a model of its own: twice the memory"
+    )
+    lora_rank: Positive | None = Field(
+        None, description="train LoRA layers of this rank beside frozen weights; default: all weights are trained"
+    )
+    lora_alpha: Rate = Field(16, description="LoRA layers count alpha / rank")
     rollout_logprobs: Literal["decoded", "recomputed"] = Field(
         "decoded",
         description="log-probabilities and values of rollouts: as they were decoded, or by another forward pass",
@@ -149,6 +157,9 @@ class RlSettings(Section):
     )
     validate_every: Positive = Field(50, description="updates between greedy validations; the best one is kept")
     validation_limit: Positive | None = Field(500, description="validate on so many problems")
+    patience: Positive | None = Field(
+        None, description="end after so many validations without a better one; default: all updates are made"
+    )
     checkpoint_every: Positive = Field(50, description="updates between checkpoints that --resume can use")
     keep: Positive = Field(2, description="checkpoints kept, besides best")
 
@@ -164,6 +175,8 @@ class RlSettings(Section):
         mini = self.mini_batch_size or self.batch_size
         if self.batch_size % mini:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of mini_batch_size {mini}")
+        if self.lora_rank is not None and self.value_model == "separate":
+            raise ValueError("lora_rank trains no second model: use value_model: shared")
         if self.max_total_tokens <= self.max_prompt_tokens:
             room = f"max_prompt_tokens {self.max_prompt_tokens}"
             raise ValueError(f"max_total_tokens {self.max_total_tokens} leaves no room after {room}")
@@ -179,6 +192,23 @@ class SamplingSettings(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="keep the smallest set of this probability")
     max_new_tokens: Positive = Field(724, description="limit of a completion")
     batch_size: Positive = Field(64, description="completions decoded at once on a device")
+    backend: Literal["torch", "vllm"] = Field(
+        "torch",
+        description="what draws completions in every stage: torch, the model itself; vllm, an engine on a GPU (a run "
+        "that is resumed or repeated is then not bit for bit the same)",
+    )
+    vllm_mode: Literal["colocate", "server"] = Field(
+        "colocate", description="the engine is in this process, on its GPU; or `vllm serve` runs on other GPUs"
+    )
+    vllm_server_url: str | None = Field(
+        None, description="of the server, for vllm_mode server; default: port 8000 of this machine"
+    )
+    vllm_gpu_memory: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3, description="share of the GPU's memory for the engine and its weights, for vllm_mode colocate"
+    )
+    vllm_max_length: Positive | None = Field(
+        None, description="most tokens of prompt and completion in the vLLM engine; default: the model's context"
+    )
 
 
 class RerankSettings(Section):
@@ -219,6 +249,9 @@ class Recipe(Section):
 
     description: str = Field("", description="what this recipe is, and what it was run on")
     seed: int = Field(42, ge=0, lt=2**31, description="of everything random")
+    report_to: str = Field(
+        "none", description="where metrics go besides metrics.jsonl: tensorboard, wandb, trackio; several with commas"
+    )
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     prompt: PromptSettings = PromptSettings()
@@ -227,3 +260,18 @@ class Recipe(Section):
     sampling: SamplingSettings = SamplingSettings()
     rerank: RerankSettings = RerankSettings()
     grading: GradingSettings = GradingSettings()
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers that `report_to` names."""
+        return () if self.report_to == "none" else tuple(self.report_to.split(","))
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _known_trackers(cls, value: object) -> str:
+        """One spelling: a list is joined, nothing is none."""
+        parts = [str(part) for part in value] if isinstance(value, list | tuple) else str(value or "none").split(",")
+        names = list(dict.fromkeys(part.strip().lower() for part in parts if part.strip()))
+        if unknown := [name for name in names if name not in (*TRACKERS, "none")]:
+            raise ValueError(f"no tracker {unknown[0]!r}; there are {', '.join(TRACKERS)}, and none")
+        return ",".join(name for name in names if name != "none") or "none"

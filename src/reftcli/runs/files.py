@@ -85,6 +85,22 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def clear_what_a_crash_left(folder: Path) -> None:
+    """Removes folders that `folder_written_aside` had not finished below ``folder``.
+
+    A folder that was being replaced comes back where its successor never took its place.
+    """
+    for left in folder.glob(".*.*.partial"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+    for old in folder.glob(".*.*.old"):
+        path = old.with_name(old.name[1:].rsplit(".", 2)[0])
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(old, path)
+
+
 def _replace_folder(aside: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(old, ignore_errors=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reftcli.errors import Interrupted, ReftError, UsageError
-from reftcli.runs.files import JsonlWriter, disk_errors, write_json, write_text
+from reftcli.runs.files import JsonlWriter, clear_what_a_crash_left, disk_errors, write_json, write_text
 
 Stage = Literal["warmup", "rl", "rerank", "eval"]
 Status = Literal["running", "finished", "interrupted", "failed"]
 
-_PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed")
+_PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "vllm")
 
 
 def _now() -> str:
@@ -124,6 +124,8 @@ class Run:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Writes how the block ended into ``run.json``: finished, interrupted or failed with the reason."""
+        for folder in (self.folder, self.checkpoints):
+            clear_what_a_crash_left(folder)
         try:
             yield
         except (Interrupted, KeyboardInterrupt):

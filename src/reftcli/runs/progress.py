@@ -15,7 +15,7 @@ class Task(Protocol):
         ...
 
     def show(self, values: Mapping[str, float]) -> None:
-        """The newest numbers worth seeing beside the bar."""
+        """The newest numbers worth seeing; numbers shown before stay until they are given anew."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reftcli.sampling.interface import Decode
+from reftcli.sampling.seeds import seed_sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +57,5 @@ def filtered(logits: Tensor, decode: Decode) -> Tensor:
 
 def uniforms(decode: Decode, item_id: str, sample_index: int, n: int) -> npt.NDArray[np.float32]:
     """``n`` numbers in [0, 1) for one completion. They depend on nothing else, so batching and order change nothing."""
-    seed = np.random.SeedSequence([decode.seed, decode.stream, zlib.crc32(item_id.encode()), sample_index])
-    return np.random.Generator(np.random.Philox(seed)).random(n, dtype=np.float32)
+    generator = np.random.Generator(np.random.Philox(seed_sequence(decode, item_id, sample_index)))
+    return generator.random(n, dtype=np.float32)

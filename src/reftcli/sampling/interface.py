@@ -35,8 +35,8 @@ class Completion:
     """Generated tokens, EOS included where the model ended by itself (``ended``).
 
     ``logprobs``: log pi(token | before) for each token, at the sampling temperature, before top-k and top-p;
-    ``entropies``: of the distribution each token came from, likewise; ``values``: V(before) for each token. The last
-    two are empty where the sampler does not give them.
+    ``entropies``: of the distribution each token came from, likewise; ``values``: V(before) for each token. Each is
+    empty where the sampler does not give it.
     """
 
     prompt: Prompt
@@ -53,9 +53,9 @@ class Completion:
         return len(self.prompt.token_ids) + len(self.token_ids)
 
     @property
-    def logprob(self) -> float:
-        """Log-probability of the whole completion, in nats."""
-        return sum(self.logprobs)
+    def logprob(self) -> float | None:
+        """Log-probability of the whole completion, in nats; None where the sampler gave none."""
+        return sum(self.logprobs) if len(self.logprobs) == len(self.token_ids) else None
 
 
 class Sampler(Protocol):
@@ -69,4 +69,12 @@ class Sampler(Protocol):
         Args:
             on_done: called with the number of completions that just ended, for a progress bar.
         """
+        ...
+
+    def weights_changed(self) -> None:
+        """Whoever changes the model's weights says so here: a sampler may keep a copy of them."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the sampler holds beside the model."""
         ...

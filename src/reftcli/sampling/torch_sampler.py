@@ -121,6 +121,12 @@ class TorchSampler:
             _Decoder(self, decode, on_done or (lambda _: None)).run(deque(rows[i] for i in order))
         return [row.completion() for row in rows]
 
+    def weights_changed(self) -> None:
+        """See `reftcli.sampling.interface.Sampler.weights_changed`; here the model itself decodes."""
+
+    def close(self) -> None:
+        """See `reftcli.sampling.interface.Sampler.close`; here nothing is held."""
+
 
 def _new_row(prompt: Prompt, index: int, limit: int, decode: Decode) -> _Row:
     drawn = 0 if decode.decoding == "greedy" else max(0, limit)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from reftcli.errors import DataError
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.models.load import frozen_copy, load_model, weights_sha256
+from reftcli.models.lora import add_lora
 from reftcli.models.source import ModelSource, resolve_model
 from reftcli.problems.load import ProblemSets
 from reftcli.problems.prompts import Dropped, Prompt, training_examples, training_prompts
@@ -24,6 +26,7 @@ from reftcli.recipe.schema import Recipe
 from reftcli.runs.files import JsonlWriter, write_json
 from reftcli.runs.folder import Run, Stage, create_run
 from reftcli.runs.progress import Progress
+from reftcli.runs.trackers import check_trackers, open_trackers
 from reftcli.sampling.interface import Decode
 from reftcli.training.ppo.trainer import Collaborators, ReftPPOTrainer, RlOutcome
 from reftcli.training.warmup import WarmupOutcome, run_warmup
@@ -46,8 +49,13 @@ class StageRequest:
 def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, WarmupOutcome]:
     """Runs `reft warmup`."""
     recipe, sets = request.recipe, request.sets
+    check_trackers(recipe.trackers)
     run = request.resume or new_run(request, "warmup")
-    with run.recorded(), open_experiment(recipe, sets, request.source, progress) as experiment:
+    with (
+        run.recorded(),
+        open_experiment(recipe, sets, request.source, progress) as experiment,
+        open_trackers(recipe.trackers, run, "warmup", recipe.model_dump(), progress.say) as trackers,
+    ):
         _record_start(run, request, experiment)
         train = chosen(sets.train, recipe.data.train_size, recipe.seed)
         examples, dropped = training_examples(experiment.builder, train, recipe.warmup.max_length)
@@ -67,6 +75,7 @@ def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, Warmup
             recipe.seed,
             progress,
             resume=request.resume is not None,
+            trackers=trackers,
         )
         run.update_record(outcome=dataclasses.asdict(outcome))
     return run, outcome
@@ -75,17 +84,25 @@ def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, Warmup
 def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]:
     """Runs `reft rl`. A resumed run loads the newest checkpoint's policy; the reference is the start model again."""
     recipe, sets = request.recipe, request.sets
+    check_trackers(recipe.trackers)
     checkpoint = _newest_checkpoint(request.resume)
     run = request.resume or new_run(request, "rl")
-    policy_source = resolve_model(str(checkpoint / "model")) if checkpoint else request.source
-    with run.recorded(), open_experiment(recipe, sets, policy_source, progress) as experiment:
+    lora = recipe.rl.lora_rank
+    # With LoRA a checkpoint's model/ holds the sum: its parts are the start model and the layers in trainer_state.pt.
+    policy_source = resolve_model(str(checkpoint / "model")) if checkpoint and not lora else request.source
+    with (
+        run.recorded(),
+        open_experiment(recipe, sets, policy_source, progress) as experiment,
+        open_trackers(recipe.trackers, run, "rl", recipe.model_dump(), progress.say) as trackers,
+    ):
         _record_start(run, request, experiment)
-        reference = load_model(request.source).model if checkpoint else experiment.loaded.model
+        if lora:
+            add_lora(experiment.loaded.model, lora, recipe.rl.lora_alpha, recipe.seed)
         prompts = _rl_prompts(run, experiment)
         trainer = ReftPPOTrainer(
             run=run,
             loaded=experiment.loaded,
-            reference=frozen_copy(reference),
+            reference=None if lora else _reference(request.source, experiment, resumed=checkpoint is not None),
             prompts=prompts,
             updates=planned_updates(recipe, len(prompts)),
             settings=recipe.rl,
@@ -102,11 +119,17 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
                     Decode("greedy", recipe.rl.max_total_tokens, recipe.rl.max_total_tokens),
                 ),
                 progress,
+                trackers,
             ),
         )
         outcome = trainer.train(checkpoint)
         run.update_record(outcome=dataclasses.asdict(outcome))
     return run, outcome
+
+
+def _reference(source: ModelSource, experiment: Experiment, *, resumed: bool) -> PreTrainedModel:
+    """The start model once more, frozen."""
+    return frozen_copy(load_model(source).model if resumed else experiment.loaded.model)
 
 
 def planned_updates(recipe: Recipe, problems: int) -> int:

@@ -24,10 +24,11 @@ from reftcli.models.load import LoadedModel, save_model
 from reftcli.models.precision import uses_bf16
 from reftcli.problems.prompts import Example
 from reftcli.recipe.schema import ModelSettings, WarmupSettings
-from reftcli.runs.files import JsonlWriter, disk_errors, drop_rows_after, folder_written_aside
+from reftcli.runs.files import disk_errors, drop_rows_after, folder_written_aside
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress, Task
+from reftcli.runs.trackers import MetricsLog, Trackers
 from reftcli.training.sft_checkpoints import adopt_checkpoint, latest_as_trainer_wants, working_folder
 
 _IGNORED = -100
@@ -54,6 +55,7 @@ def run_warmup(
     seed: int,
     progress: Progress,
     resume: bool = False,
+    trackers: Trackers | None = None,
 ) -> WarmupOutcome:
     """Trains in place; writes ``final/``, ``best/`` (the same model: the stop is a setting), checkpoints and metrics.
 
@@ -68,7 +70,7 @@ def run_warmup(
     steps = run.step_folders() if resume else []
     drop_rows_after(run.metrics_file, steps[-1][0] if steps else -1)
     with (
-        run.metrics() as metrics,
+        MetricsLog(run, trackers) as metrics,
         stop_on_signal(progress.say) as stop,
         progress.task("warm-up", last_step, "step") as task,
     ):
@@ -150,7 +152,7 @@ def _sft_config(
 class _Watcher(TrainerCallback):  # type: ignore[misc]
     """Stops at the last step (the schedule may be longer), saves on request, writes metrics and moves the bar."""
 
-    def __init__(self, run: Run, last_step: int, metrics: JsonlWriter, task: Task, stop: StopRequest) -> None:
+    def __init__(self, run: Run, last_step: int, metrics: MetricsLog, task: Task, stop: StopRequest) -> None:
         self.step = 0
         self._run = run
         self._last_step, self._metrics, self._task, self._stop = last_step, metrics, task, stop

@@ -23,7 +23,7 @@ EOS = 9
 
 def rollout(prompt_ids: list[int], ids: list[int], reward: Reward | None = None) -> Rollout:
     prompt = Prompt(Problem("p", "?", "1"), "?", tuple(prompt_ids))
-    completion = Completion(prompt, 0, tuple(ids), (0.0,) * len(ids), ended=ids[-1] == EOS)
+    completion = Completion(prompt, 0, tuple(ids), (), ended=ids[-1] == EOS)
     return Rollout(completion, "", Grade.of(Verdict.CORRECT), reward or Reward(1.0))
 
 

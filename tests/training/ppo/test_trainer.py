@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from reftcli.recipe.schema import Recipe
 from reftcli.runs.files import read_jsonl
 from reftcli.runs.folder import Run
 from reftcli.runs.progress import Progress, SilentProgress
+from reftcli.training.ppo.checkpoint import RlState
+from reftcli.training.ppo.trainer import patience_spent
 from reftcli.training.stages import StageRequest, rl_stage
 
 CONTRACT_KEYS = {
@@ -97,6 +101,13 @@ def test_metrics_have_the_contracts_keys_and_plausible_values(finished: Run) -> 
         assert row["grad_norm"] > 0
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-3), "the policy starts as the reference"
     assert abs(rows[2]["kl"]) > 1e-3
+
+
+def test_the_seconds_of_the_phases_add_up(finished: Run) -> None:
+    for row in (row for row in read_jsonl(finished.metrics_file) if "reward_mean" in row):
+        phases = [row[f"seconds_{phase}"] for phase in ("rollout", "grading", "scoring", "update")]
+        assert all(seconds > 0 for seconds in phases)
+        assert sum(phases) == pytest.approx(row["seconds"])
 
 
 def test_validation_rows_stand_at_the_start_on_the_schedule_and_at_the_end(finished: Run, recipe: Recipe) -> None:
@@ -269,3 +280,125 @@ def test_prompts_over_the_limit_are_left_out_and_listed(recipe: Recipe, warm: Ru
     dropped = read_jsonl(runs_dir / "short" / "dropped.jsonl")
     assert len(dropped) == 96
     assert all("limit 5" in row["reason"] for row in dropped)
+
+
+# Early stop.
+
+
+@pytest.mark.parametrize(
+    ("update", "best_update", "patience", "expected"),
+    [
+        (0, 0, 1, False),
+        (9, 0, 1, False),
+        (10, 0, 1, True),
+        (19, 10, 1, False),
+        (20, 10, 1, True),
+        (29, 10, 2, False),
+        (30, 10, 2, True),
+        (35, 10, 2, True),
+        (1000, 0, None, False),
+    ],
+)
+def test_patience_counts_validations_after_the_best_one(
+    update: int, best_update: int, patience: int | None, expected: bool, recipe: Recipe
+) -> None:
+    settings = recipe.rl.model_copy(update={"validate_every": 10, "patience": patience})
+    assert patience_spent(RlState(update=update, best_update=best_update), settings) is expected
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validations find these accuracies, one after another: the best is that of update 1, a tie is no progress."""
+    found = iter([0.25, 0.5, 0.375, 0.5, 0.75, 0.75])
+    monkeypatch.setattr("reftcli.training.ppo.trainer.accuracy", lambda records: next(found))
+
+
+@pytest.mark.usefixtures("scripted")
+def test_without_a_better_validation_the_stage_ends_early_and_cleanly(
+    recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any]
+) -> None:
+    patient = changed(recipe, updates=5, validate_every=1, checkpoint_every=1, patience=2)
+    with pytest.raises(Interrupted, match="stopped after update 2 of 5"):
+        rl_stage(request(patient, warm, runs_dir, "early"), stop_after("rl", 2))
+    run, said = Run(runs_dir / "early"), stop_after("nothing", 0)
+    _, outcome = rl_stage(request(patient, warm, runs_dir, "early", resume=run), said)
+    assert (outcome.updates, outcome.best_update, outcome.ended_by) == (3, 1, "patience")
+    assert (outcome.best_accuracy, outcome.final_accuracy) == (0.5, 0.5)
+    assert [line for line in said.said if not line.startswith("warning")] == [
+        "ended early after update 3 of 5: validation accuracy has not risen above the 0.500 of update 1 in 2 "
+        "validations (rl.patience)"
+    ]
+    record = run.record()
+    assert (record["status"], record["outcome"]["ended_by"]) == ("finished", "patience")
+    assert identical(run.final, run.checkpoints / "step-3" / "model")
+
+    # As after a crash between the last checkpoint and the final model: nothing more is trained.
+    shutil.rmtree(run.final)
+    again = rl_stage(request(patient, warm, runs_dir, "early", resume=run), said)[1]
+    assert again == outcome
+    assert identical(run.final, run.checkpoints / "step-3" / "model")
+
+
+def test_a_run_that_makes_all_updates_says_so(finished: Run) -> None:
+    assert finished.record()["outcome"]["ended_by"] == "updates"
+
+
+# Warnings.
+
+
+def test_a_warning_is_said_once_and_kept_and_a_resumed_run_knows_the_updates_before(
+    recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reftcli.evaluation.experiment.grader_of", lambda recipe, sets: SomeUngradable(1000))
+    longer = changed(recipe, updates=4)
+    with pytest.raises(Interrupted):
+        rl_stage(request(longer, warm, runs_dir, "equal"), stop_after("rl", 2))
+    run, progress = Run(runs_dir / "equal"), stop_after("nothing", 0)
+    rl_stage(request(longer, warm, runs_dir, "equal", resume=run), progress)
+    (said,) = [line for line in progress.said if "all rewards" in line]
+    assert said.startswith("warning: update 3: all rewards of an update were equal, 3 updates in a row")
+    assert said.endswith("every answer is right, so stop here or take harder problems")
+    (row,) = [row for row in read_jsonl(run.metrics_file) if row.get("warning") == "no_signal"]
+    assert row["step"] == 3
+    assert row["message"] in said
+
+
+# Trackers.
+
+
+def test_metrics_go_to_the_trackers_and_a_resumed_run_goes_on_with_the_same(
+    recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[dict[str, Any]] = []
+    logged: list[tuple[int, dict[str, float]]] = []
+    ends: list[int] = []
+
+    def init(**given: Any) -> Any:
+        opened.append(given)
+        return SimpleNamespace(
+            step=0,
+            offline=False,
+            url="https://wandb.test/run",
+            log=lambda row, step: logged.append((step, row)),
+            finish=lambda *, exit_code: ends.append(exit_code),
+        )
+
+    wandb = ModuleType("wandb")
+    vars(wandb).update(init=init, Settings=dict)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    tracked = recipe.model_copy(update={"report_to": "wandb"})
+    progress = stop_after("rl", 1)
+    with pytest.raises(Interrupted):
+        rl_stage(request(tracked, warm, runs_dir, "tracked"), progress)
+    assert "metrics also go to wandb: https://wandb.test/run" in progress.said
+    run = Run(runs_dir / "tracked")
+    rl_stage(request(tracked, warm, runs_dir, "tracked", resume=run), SilentProgress())
+    first, second = opened
+    assert first["id"] == second["id"] == run.record()["trackers"]["wandb"]
+    assert (first["name"], first["resume"], first["config"]["rl"]["updates"]) == ("tracked", "allow", 3)
+    assert ends == [1, 0]
+    rows = read_jsonl(run.metrics_file)
+    updates = [(row["step"], row["kl"]) for row in rows if "reward_mean" in row]
+    assert [(step, row["rl/kl"]) for step, row in logged if "rl/kl" in row] == updates
+    validations = [(row["step"], row["val_accuracy"]) for row in rows if "val_accuracy" in row]
+    assert [(step, row["val/accuracy"]) for step, row in logged if "val/accuracy" in row] == validations

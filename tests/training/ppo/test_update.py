@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from reftcli.grading.interface import Grade, Verdict
 from reftcli.models.load import frozen_copy
+from reftcli.models.lora import add_lora
+from reftcli.models.precision import autocast_for
 from reftcli.problems.prompts import Prompt
 from reftcli.problems.record import Problem
 from reftcli.recipe.schema import RlSettings
 from reftcli.rewards.shaping import Reward
 from reftcli.sampling.interface import Completion, Decode
 from reftcli.sampling.torch_sampler import TorchSampler
-from reftcli.training.ppo.policy import PolicyWithValueHead, new_value_head
+from reftcli.training.ppo.policy import PolicyWithValueHead, SeparateValueModel, new_value_head, new_value_model
 from reftcli.training.ppo.rollout import Rollout
 from reftcli.training.ppo.update import Networks, rollout_batch, update_policy
 
@@ -59,7 +62,7 @@ def nudge(module: torch.nn.Module, size: float, seed: int) -> None:
 
 def rollout(prompt_ids: Sequence[int], ids: Sequence[int], reward: Reward) -> Rollout:
     prompt = Prompt(Problem("p", "?", "1"), "?", tuple(prompt_ids))
-    completion = Completion(prompt, 0, tuple(ids), (0.0,) * len(ids), ended=bool(ids) and ids[-1] == EOS)
+    completion = Completion(prompt, 0, tuple(ids), (), ended=bool(ids) and ids[-1] == EOS)
     verdict = Verdict.CORRECT if reward.weight else Verdict.UNGRADABLE
     return Rollout(completion, "", Grade.of(verdict), reward)
 
@@ -91,10 +94,15 @@ class Tokens:
     values: list[Tensor]
 
 
-def read_row(model: PreTrainedModel, head: torch.nn.Linear, row: Rollout, temperature: float) -> Tokens:
+def read_row(
+    model: PreTrainedModel, head: torch.nn.Linear | SeparateValueModel, row: Rollout, temperature: float
+) -> Tokens:
     prompt_ids, ids = row.completion.prompt.token_ids, row.completion.token_ids
     output = model(input_ids=torch.tensor([[*prompt_ids, *ids]]), output_hidden_states=True, use_cache=False)
     logits, states = output.logits[0], output.hidden_states[-1][0]
+    if isinstance(head, SeparateValueModel):
+        own = head.model(input_ids=torch.tensor([[*prompt_ids, *ids]]), output_hidden_states=True, use_cache=False)
+        states, head = own.hidden_states[-1][0], head.head
     logprobs, values = [], []
     for t, token in enumerate(ids):
         position = len(prompt_ids) + t - 1
@@ -283,6 +291,61 @@ def test_packing_padding_and_chunks_give_the_same_gradients(packs: bool, chunk: 
     assert_same_gradients(found, reference_gradients(networks(), rollouts, settings), 1e-8)
 
 
+def with_separate_value_model() -> Networks:
+    nets = networks()
+    value_model = new_value_model(small_model(1), "separate", 3).double()
+    nudge(value_model, 0.02, seed=6)
+    return replace(nets, policy=PolicyWithValueHead(nets.policy.policy, value_model))  # type: ignore[arg-type]
+
+
+def test_a_separate_value_model_gives_the_gradients_of_the_reference() -> None:
+    rollouts = random_rollouts(20, MIXED)
+    settings = SETTINGS.model_copy(update={"batch_size": 4, "value_model": "separate"})
+    found = engine_gradients(with_separate_value_model(), rollouts, settings)
+    expected = reference_gradients(with_separate_value_model(), rollouts, settings)
+    assert {name.split(".")[0] for name in found} == {"policy", "value_head"}
+    found = {name: gradient for name, gradient in found.items() if float(expected[name].norm()) > 0}
+    expected = {name: expected[name] for name in found}
+    assert_same_gradients(found, expected, 1e-8)
+
+
+def with_lora(reference: bool) -> Networks:
+    """The reference is the plain model: as a copy, or as the policy without its layers."""
+    nets = networks()
+    copied = frozen_copy(nets.policy.policy)
+    add_lora(nets.policy.policy, rank=4, alpha=8, seed=0)
+    nets.policy.policy.double()
+    nudge(torch.nn.ParameterList(p for p in nets.policy.policy.parameters() if p.requires_grad), 0.05, seed=7)
+    return replace(nets, reference=copied if reference else None)
+
+
+def test_without_its_lora_layers_the_policy_is_the_reference() -> None:
+    rollouts = random_rollouts(21, MIXED)
+    settings = SETTINGS.model_copy(update={"batch_size": 4})
+    one = rollout_batch(with_lora(reference=True), rollouts, settings)
+    other = rollout_batch(with_lora(reference=False), rollouts, settings)
+    assert float(one.kl.abs().max()) > 0
+    torch.testing.assert_close(one.ref_logprobs, other.ref_logprobs, rtol=1e-10, atol=1e-10)
+    found = engine_gradients(with_lora(reference=False), rollouts, settings)
+    assert_same_gradients(found, reference_gradients(with_lora(reference=True), rollouts, settings), 1e-8)
+    assert all(".lora_" in name or name.startswith("value_head") for name in found)
+
+
+def test_own_logprobs_of_a_completion_are_the_denominator_where_values_are_recomputed() -> None:
+    rollouts = random_rollouts(22, MIXED)
+    told = [
+        replace(r, completion=replace(r.completion, logprobs=tuple(-0.5 for _ in r.completion.token_ids)))
+        for r in rollouts
+    ]
+    settings = SETTINGS.model_copy(update={"batch_size": 4})
+    batch, recomputed = rollout_batch(networks(), told, settings), rollout_batch(networks(), rollouts, settings)
+    assert torch.equal(batch.old_logprobs[batch.mask], torch.full_like(batch.old_logprobs[batch.mask], -0.5))
+    torch.testing.assert_close(batch.values, recomputed.values)
+    torch.testing.assert_close(batch.kl, recomputed.kl)  # by one arithmetic for policy and reference
+    forced = rollout_batch(networks(), told, settings.model_copy(update={"rollout_logprobs": "recomputed"}))
+    torch.testing.assert_close(forced.old_logprobs, recomputed.old_logprobs)
+
+
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     rollouts = random_rollouts(12, MIXED)
     settings = SETTINGS.model_copy(update={"batch_size": 4})
@@ -425,3 +488,56 @@ def test_a_rollout_batch_is_whitened_over_the_rows_that_count() -> None:
     padded = replace(batch)
     for name in ("old_logprobs", "ref_logprobs", "values", "entropy", "kl", "advantages", "returns"):
         assert (getattr(padded, name)[~batch.mask] == 0).all(), name
+
+
+def moved_by(steps: int, precision: Literal["fp32", "bf16"]) -> float:
+    """Norm of the change of all weights after AdamW steps at the paper's learning rate."""
+    nets = networks(dtype=torch.float32)
+    nets = replace(nets, autocast=autocast_for(precision, torch.device("cpu")))
+    before = [parameter.detach().clone() for parameter in nets.policy.parameters()]
+    optimizer = torch.optim.AdamW(nets.policy.parameters(), lr=3e-7, weight_decay=0.0)
+    settings = SETTINGS.model_copy(update={"batch_size": 4})
+    for step in range(steps):
+        batch = rollout_batch(nets, random_rollouts(100 + step, MIXED), settings)
+        update_policy(nets, optimizer, batch, settings, np.random.default_rng(0))
+    changes = [(p.detach() - b).norm() for p, b in zip(nets.policy.parameters(), before, strict=True)]
+    assert all(p.dtype == torch.float32 for p in nets.policy.parameters())
+    assert all(state["exp_avg"].dtype == torch.float32 for state in optimizer.state.values())
+    return float(torch.stack(changes).norm())
+
+
+def test_in_bf16_weights_move_as_far_as_in_fp32_at_the_papers_learning_rate() -> None:
+    """A bf16 weight would never move: the spacing near 0.02 is 1.2e-4, and a step is 3e-7."""
+    exact, mixed = moved_by(50, "fp32"), moved_by(50, "bf16")
+    assert exact > 1e-4
+    assert mixed == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.slow
+def test_gradients_of_a_real_model_equal_the_reference() -> None:
+    """`smollm2-q4` in fp32, with everything that is fast switched on: 1e-3 in norm."""
+    from reftcli.models.load import load_model
+    from reftcli.models.source import resolve_model
+
+    loaded = load_model(resolve_model("smollm2-q4"))
+    reference = frozen_copy(loaded.model)
+    nudge(loaded.model, 1e-3, seed=5)
+    head = new_value_head(loaded.model, 3)
+    nets = Networks(PolicyWithValueHead(loaded.model, head), reference, Accelerator(cpu=True), nullcontext, 2)
+    assert nets.packs
+    generator = torch.Generator().manual_seed(0)
+    words = [torch.randint(3, 40_000, (n,), generator=generator).tolist() for n in (30, 9, 55, 12, 20, 1)]
+    eos = loaded.eos_token_id
+    rollouts = [
+        rollout(words[0], [*words[1], eos], Reward(1.0)),
+        rollout(words[2], words[3], Reward(0.1)),
+        rollout(words[4], [*words[5], eos], Reward(0.0)),
+        rollout(words[1], [eos], Reward(0.0, weight=0.0)),
+    ]
+    settings = SETTINGS.model_copy(update={"batch_size": 4, "logprob_chunk": None})
+    found = engine_gradients(nets, rollouts, settings)
+    expected = reference_gradients(nets, rollouts, settings)
+    error = math.sqrt(sum(float((found[name] - expected[name]).norm()) ** 2 for name in expected))
+    size = math.sqrt(sum(float(gradient.norm()) ** 2 for gradient in expected.values()))
+    assert size > 0
+    assert error <= 1e-3 * size

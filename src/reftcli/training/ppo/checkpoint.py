@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reftcli.errors import RuntimeFailure
 from reftcli.models.load import save_model
+from reftcli.models.lora import lora_state
 from reftcli.runs.files import folder_written_aside
 from reftcli.runs.folder import Run
 
@@ -58,6 +59,7 @@ def save_checkpoint(run: Run, trained: Trained, state: RlState, keep: int) -> Pa
             {
                 "state": asdict(state),
                 "value_head": trained.value_head.state_dict(),
+                "lora": lora_state(trained.policy),
                 "optimizer": trained.optimizer.state_dict(),
                 "lr_scheduler": trained.lr_scheduler.state_dict(),
                 "torch_rng": torch.get_rng_state(),
@@ -70,7 +72,7 @@ def save_checkpoint(run: Run, trained: Trained, state: RlState, keep: int) -> Pa
 
 
 def restore_checkpoint(folder: Path, trained: Trained) -> RlState:
-    """Puts value head, optimizer and schedule back; the policy itself was loaded from ``model/``.
+    """Puts value head, LoRA layers, optimizer and schedule back; other weights were loaded from ``model/``.
 
     Raises:
         RuntimeFailure: the files do not fit.
@@ -78,6 +80,7 @@ def restore_checkpoint(folder: Path, trained: Trained) -> RlState:
     try:
         saved: Mapping[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         trained.value_head.load_state_dict(saved["value_head"])
+        trained.policy.load_state_dict(saved["lora"], strict=False)
         trained.optimizer.load_state_dict(saved["optimizer"])
         trained.lr_scheduler.load_state_dict(saved["lr_scheduler"])
         torch.set_rng_state(saved["torch_rng"])

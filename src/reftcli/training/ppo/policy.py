@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,20 @@ class ScoringInput:
     targets: Tensor
 
 
+class SeparateValueModel(nn.Module):
+    """V(s) from a backbone of its own."""
+
+    def __init__(self, model: PreTrainedModel, head: nn.Linear) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+
+    def forward(self, batch: ScoringInput, packs: bool) -> Tensor:
+        """Values [_N, 1] of the positions that predict a completion token."""
+        values: Tensor = self.head(predicting_states(self.model, batch, packs))
+        return values
+
+
 class PolicyWithValueHead(nn.Module):
     """pi(a|s) and V(s) from one backbone. Takes the place of TRL's ``PolicyAndValueWrapper``.
 
@@ -37,7 +52,7 @@ class PolicyWithValueHead(nn.Module):
     and not [_B, _L, V]; with ``logprob_chunk`` never more than [chunk, V] of them exist.
     """
 
-    def __init__(self, policy: PreTrainedModel, value_head: nn.Linear) -> None:
+    def __init__(self, policy: PreTrainedModel, value_head: nn.Linear | SeparateValueModel) -> None:
         super().__init__()
         self.policy = policy
         self.value_head = value_head
@@ -60,7 +75,8 @@ class PolicyWithValueHead(nn.Module):
         head = self.policy.get_output_embeddings()
         with autocast():
             hidden = predicting_states(self.policy, batch, self.packs)
-            values = self.value_head(hidden).squeeze(-1)
+            separate = isinstance(self.value_head, SeparateValueModel)
+            values = (self.value_head(batch, self.packs) if separate else self.value_head(hidden)).squeeze(-1)
             if self.logprob_chunk is not None and not with_entropy:
                 logprobs = chunked_logprobs(hidden, head, batch.targets, temperature, self.logprob_chunk)
                 return logprobs, at_least_fp32(values), None
@@ -110,6 +126,18 @@ def new_value_head(policy: PreTrainedModel, seed: int) -> nn.Linear:
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
     return head
+
+
+def new_value_model(policy: PreTrainedModel, kind: Literal["shared", "separate"], seed: int) -> nn.Module:
+    """What the setting ``rl.value_model`` means: a head for the policy's backbone, or a copy of the model with one."""
+    head = new_value_head(policy, seed)
+    if kind == "shared":
+        return head
+    model = copy.deepcopy(policy)
+    model.requires_grad_(True)
+    model.get_output_embeddings().requires_grad_(False)
+    model.get_input_embeddings().requires_grad_(True)  # the same weights, in models that tie them
+    return SeparateValueModel(model, head)
 
 
 def check_backbone_and_head(policy: PreTrainedModel) -> None:

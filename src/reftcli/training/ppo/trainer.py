@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,17 +21,20 @@ from reftcli.models.precision import autocast_for
 from reftcli.problems.prompts import Prompt, PromptBuilder
 from reftcli.recipe.schema import ModelSettings, RlSettings
 from reftcli.rewards.shaping import shape_reward, ungradable_share
-from reftcli.runs.files import JsonlWriter, drop_rows_after, folder_written_aside
+from reftcli.runs.files import JsonlWriter, drop_rows_after, folder_written_aside, read_jsonl
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress
-from reftcli.sampling.interface import Decode, Sampler
+from reftcli.runs.trackers import MetricsLog, Trackers
+from reftcli.sampling.interface import Completion, Decode, Sampler
 from reftcli.sampling.torch_sampler import TorchSampler
 from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
-from reftcli.training.ppo.policy import check_backbone_and_head, new_value_head
+from reftcli.training.ppo.phases import PhaseClock
+from reftcli.training.ppo.policy import check_backbone_and_head, new_value_model
 from reftcli.training.ppo.rollout import Rollout, RolloutBatch
 from reftcli.training.ppo.schedule import ProblemOrder
 from reftcli.training.ppo.update import Networks, rollout_batch, rollout_error, update_policy
+from reftcli.training.ppo.watch import Watch
 from reftcli.training.trl_seam import NoRewardModel, PPOConfig, PPOTrainer, shared_backbone
 
 _ROLLOUTS_SAVED_PER_UPDATE = 4
@@ -49,6 +52,7 @@ class Collaborators:
     validate: Callable[[int], list[SampleRecord]]
     """Greedy answers to the validation problems after so many updates."""
     progress: Progress
+    trackers: Trackers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class RlOutcome:
     best_accuracy: float
     best_update: int
     final_accuracy: float
+    ended_by: Literal["updates", "patience"] = "updates"
+    """All updates were made, or validation did not get better any more."""
 
 
 class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
@@ -67,7 +73,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
 
     Args:
         loaded: the policy, on any device.
-        reference: the frozen warm-up model.
+        reference: the frozen warm-up model; None: the policy without its LoRA layers.
         prompts: training prompts, all within the limit.
         updates: number of rollout batches.
     """
@@ -77,7 +83,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         *,
         run: Run,
         loaded: LoadedModel,
-        reference: torch.nn.Module,
+        reference: torch.nn.Module | None,
         prompts: Sequence[Prompt],
         updates: int,
         settings: RlSettings,
@@ -98,16 +104,16 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 args=_ppo_config(run.folder, settings, model_settings, updates, seed, loaded.eos_token_id),
                 processing_class=loaded.tokenizer,
                 model=loaded.model,
-                ref_model=reference,
+                ref_model=reference or NoRewardModel(),
                 reward_model=NoRewardModel(),
-                value_model=new_value_head(loaded.model, seed),
+                value_model=new_value_model(loaded.model, settings.value_model, seed),
                 train_dataset=list(range(len(prompts))),
                 eval_dataset=[0],
                 data_collator=list,
             )
         self._networks = Networks(
             policy=self.model,
-            reference=self.ref_model,
+            reference=None if reference is None else self.ref_model,
             accelerator=self.accelerator,
             autocast=autocast_for(model_settings.precision, self.accelerator.device),
             micro_batch_size=settings.micro_batch_size or settings.mini_batch_size or settings.batch_size,
@@ -116,7 +122,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         self._trained = Trained(wrapper.policy, loaded.tokenizer, wrapper.value_head, self.optimizer, self.lr_scheduler)
         wrapper.logprob_chunk = settings.logprob_chunk
         self._sampler = collaborators.sampler
-        if isinstance(self._sampler, TorchSampler) and settings.rollout_logprobs == "decoded":
+        if isinstance(self._sampler, TorchSampler) and settings.value_model == "shared":
             self._sampler = self._sampler.with_values(wrapper.value_head)
         # Dropout stays off: the probability ratio of an unchanged policy must be 1 (OPT drops out functionally).
         self.model.eval()
@@ -134,53 +140,72 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         drop_rows_after(self._run.samples / "rollouts.jsonl", last_kept)
         progress = self._collaborators.progress
         with (
-            self._run.metrics() as metrics,
+            MetricsLog(self._run, self._collaborators.trackers) as metrics,
             JsonlWriter(self._run.samples / "rollouts.jsonl") as samples,
             stop_on_signal(progress.say) as stop,
             progress.task("rl", self._updates, "update") as task,
         ):
             task.advance(state.update)
+            watch = Watch(read_jsonl(self._run.metrics_file))
             if state.update == 0:
                 self._validate(state, metrics)
-            while state.update < self._updates:
+            while self._goes_on(state):
                 row, batch = self._one_update(state.update)
                 state.update += 1
                 state.tokens += sum(r.completion.total_tokens for r in batch.rollouts)
                 self._save_rollouts(samples, batch, state.update)
                 _stop_if_wrong(row, self._settings)
                 metrics.write({"step": state.update, "time": time.time(), **row})
-                task.advance()
+                self._warn(watch, state.update, row, metrics)
                 task.show(row)
+                task.advance()
                 if state.update % self._settings.validate_every == 0 or state.update == self._updates:
                     self._validate(state, metrics)
                     task.show({"val_accuracy": state.last_accuracy})
                 self._checkpoint_if_due(state, stop)
+        ended_by = self._ended_by(state)
         with folder_written_aside(self._run.final) as aside:
             save_model(aside, self._trained.policy, self._trained.tokenizer)
-        return RlOutcome(state.update, state.tokens, state.best_accuracy, state.best_update, state.last_accuracy)
+        return RlOutcome(
+            state.update, state.tokens, state.best_accuracy, state.best_update, state.last_accuracy, ended_by
+        )
+
+    def _goes_on(self, state: RlState) -> bool:
+        return state.update < self._updates and not patience_spent(state, self._settings)
+
+    def _ended_by(self, state: RlState) -> Literal["updates", "patience"]:
+        if state.update >= self._updates:
+            return "updates"
+        self._collaborators.progress.say(
+            f"ended early after update {state.update} of {self._updates}: validation accuracy has not risen above the "
+            f"{state.best_accuracy:.3f} of update {state.best_update} in {self._settings.patience} validations "
+            "(rl.patience)"
+        )
+        return "patience"
+
+    def _warn(self, watch: Watch, step: int, row: Mapping[str, float], metrics: MetricsLog) -> None:
+        """Says what goes wrong, and keeps it: the person may not be there."""
+        for alarm in watch.after(row):
+            self._collaborators.progress.say(f"warning: update {step}: {alarm.text}")
+            metrics.write({"step": step, "time": time.time(), "warning": alarm.cause, "message": alarm.text})
 
     def _one_update(self, update: int) -> tuple[dict[str, Any], RolloutBatch]:
-        started = time.perf_counter()
-        rollouts = self._rollouts(update)
-        sampled = time.perf_counter()
+        clock = PhaseClock(self.accelerator.device)
+        completions = self._completions(update)
+        clock.end("rollout")
+        rollouts = self._graded(completions)
+        clock.end("grading")
         batch = rollout_batch(self._networks, rollouts, self._settings)
         verified = self._verified(update, batch)
+        clock.end("scoring")
         statistics = update_policy(
             self._networks, self.optimizer, batch, self._settings, np.random.default_rng([self._seed, update, 1])
         )
+        self._sampler.weights_changed()
         lr = self.lr_scheduler.get_last_lr()[0]
         self.lr_scheduler.step()
-        ended = time.perf_counter()
-        row = {
-            **_rollout_metrics(batch),
-            **statistics.means(),
-            **verified,
-            "lr": lr,
-            "seconds": ended - started,
-            "seconds_rollout": sampled - started,
-            "seconds_update": ended - sampled,
-        }
-        return row, batch
+        clock.end("update")
+        return {**_rollout_metrics(batch), **statistics.means(), **verified, "lr": lr, **clock.seconds()}, batch
 
     def _verified(self, update: int, batch: RolloutBatch) -> dict[str, float]:
         """Now and then, decoded log-probabilities against those of the forward pass that training makes.
@@ -192,22 +217,26 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         if self._settings.rollout_logprobs != "decoded" or not every or update % every:
             return {}
         error = rollout_error(self._networks, batch, self._settings)
-        if error > _MAX_ROLLOUT_ERROR and self._networks.autocast is nullcontext:
+        same_arithmetic = isinstance(self._sampler, TorchSampler) and self._networks.autocast is nullcontext
+        if error > _MAX_ROLLOUT_ERROR and same_arithmetic:
             raise TrainingStopped(
                 f"log-probabilities of decoding and of training differ by {error:.2g} in update {update + 1}: this "
                 "model's decoding is not exact here; use --set rl.rollout_logprobs=recomputed"
             )
         return {"rollout_error": error}
 
-    def _rollouts(self, update: int) -> list[Rollout]:
-        """Samples one completion for each problem of the batch (this rank's share), grades and rewards it."""
+    def _completions(self, update: int) -> list[Completion]:
+        """One for each problem of the batch (this rank's share)."""
         share = self._order.batch(update)[self.accelerator.process_index :: self.accelerator.num_processes]
         prompts = [self._prompts[i] for i in share]
         total = self._settings.max_total_tokens
         decode = Decode(
             "sampled", total, total, temperature=self._settings.temperature, seed=self._seed, stream=update + 1
         )
-        completions = self._sampler.sample(prompts, 1, decode)
+        return self._sampler.sample(prompts, 1, decode)
+
+    def _graded(self, completions: Sequence[Completion]) -> list[Rollout]:
+        """Completions with their grades and rewards."""
         texts = [self._collaborators.builder.completion_text(c.prompt, c.token_ids) for c in completions]
         grades = self._collaborators.grader.grade([c.prompt.problem for c in completions], texts)
         table, zero = self._settings.reward_table, self._settings.truncated == "zero"
@@ -216,7 +245,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             for c, text, grade in zip(completions, texts, grades, strict=True)
         ]
 
-    def _validate(self, state: RlState, metrics: JsonlWriter) -> None:
+    def _validate(self, state: RlState, metrics: MetricsLog) -> None:
         """Greedy accuracy on validation; the best model so far is kept in ``best/``."""
         records = self._collaborators.validate(state.update)
         state.last_accuracy = found = accuracy(records)
@@ -231,7 +260,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         due = state.update % self._settings.checkpoint_every == 0
         if due or stop:
             save_checkpoint(self._run, self._trained, state, self._settings.keep)
-        if stop and state.update < self._updates:
+        if stop and self._goes_on(state):
             raise Interrupted(f"stopped after update {state.update} of {self._updates}; go on with --resume")
 
     def _save_rollouts(self, samples: JsonlWriter, batch: RolloutBatch, step: int) -> None:
@@ -255,6 +284,17 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 step=step,
             )
             samples.write(record.to_json())
+
+
+def patience_spent(state: RlState, settings: RlSettings) -> bool:
+    """Whether `rl.patience` validations in a row were no better than the best one before them.
+
+    Counted from where the best one stands in the schedule, so a resumed run knows it, too.
+    """
+    if settings.patience is None:
+        return False
+    validations = state.update // settings.validate_every - state.best_update // settings.validate_every
+    return validations >= settings.patience
 
 
 def _ppo_config(
@@ -299,8 +339,10 @@ def _rollout_metrics(batch: RolloutBatch) -> dict[str, float]:
     n, everything = max(len(counted), 1), len(batch.rollouts)
     token_weight = batch.mask * batch.row_weight[:, None]
     tokens = token_weight.sum().clamp(min=1)
+    earned = [rollout.reward.terminal + sum(rollout.reward.per_token or ()) for rollout in counted]
     return {
         "reward_mean": sum(rollout.reward.terminal for rollout in counted) / n,
+        "reward_std": float(np.std(earned)) if earned else 0.0,
         "accuracy": sum(rollout.grade.verdict is Verdict.CORRECT for rollout in counted) / n,
         "no_answer": sum(rollout.grade.verdict is Verdict.NO_ANSWER for rollout in counted) / n,
         "kl": float((batch.kl * token_weight).sum() / batch.row_weight.sum().clamp(min=1)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from reftcli.models.lora import without_lora
 from reftcli.models.precision import Autocast
 from reftcli.recipe.schema import RlSettings
 from reftcli.training.ppo import maths
@@ -35,7 +36,8 @@ class Networks:
     """The networks of an update and how they run. ``policy`` may be wrapped by accelerate."""
 
     policy: Any
-    reference: PreTrainedModel
+    reference: PreTrainedModel | None
+    """None: the policy without its LoRA layers."""
     accelerator: Accelerator
     autocast: Autocast
     micro_batch_size: int
@@ -62,14 +64,14 @@ class UpdateStatistics:
 def rollout_batch(networks: Networks, rollouts: Sequence[Rollout], settings: RlSettings) -> RolloutBatch:
     """Scores rollouts under policy and reference and computes rewards, advantages and returns."""
     mask = completion_mask(rollouts, networks.accelerator.device)
-    decoded = settings.rollout_logprobs == "decoded" and all(rollout.completion.values for rollout in rollouts)
-    scores = decoded_scores(rollouts, mask) if decoded else recomputed_scores(networks, rollouts, mask, settings)
+    scores = _scores(networks, rollouts, mask, settings)
     ref_logprobs = _reference(networks, rollouts, mask, settings)
     values = scores.values
     row_weight = values.new_tensor([rollout.reward.weight for rollout in rollouts])
     terminal = values.new_tensor([rollout.reward.terminal for rollout in rollouts])
 
-    kl = maths.kl_per_token(scores.logprobs, ref_logprobs, mask, settings.kl_estimator)
+    own = scores.logprobs if scores.for_kl is None else scores.for_kl
+    kl = maths.kl_per_token(own, ref_logprobs, mask, settings.kl_estimator)
     rewards = maths.token_rewards(terminal, process_rewards(rollouts, mask), kl, mask, settings.kl_coef)
     advantages, returns = maths.gae(rewards, values, mask, settings.gamma, settings.lam)
     if settings.whitening:
@@ -88,16 +90,24 @@ class Scores:
     logprobs: Tensor
     values: Tensor
     entropy: Tensor
+    for_kl: Tensor | None = None
+    """Log-probabilities by the same arithmetic as the reference's, where ``logprobs`` come from another engine."""
 
 
-def decoded_scores(rollouts: Sequence[Rollout], mask: Tensor) -> Scores:
-    """As they were while the completions were drawn: no second forward pass."""
+def _scores(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, settings: RlSettings) -> Scores:
+    """As they were while the completions were drawn, where the sampler says so: no second forward pass.
+
+    Log-probabilities of decoding are the truth about where a completion came from, also where values are made here.
+    """
     completions = [rollout.completion for rollout in rollouts]
-    return Scores(
-        as_rows([completion.logprobs for completion in completions], mask),
-        as_rows([completion.values for completion in completions], mask),
-        as_rows([completion.entropies for completion in completions], mask),
-    )
+    if settings.rollout_logprobs == "recomputed" or not all(completion.logprobs for completion in completions):
+        return recomputed_scores(networks, rollouts, mask, settings)
+    logprobs = as_rows([completion.logprobs for completion in completions], mask)
+    if not all(completion.values and completion.entropies for completion in completions):
+        again = recomputed_scores(networks, rollouts, mask, settings)
+        return replace(again, logprobs=logprobs, for_kl=again.logprobs)
+    values = as_rows([completion.values for completion in completions], mask)
+    return Scores(logprobs, values, as_rows([completion.entropies for completion in completions], mask))
 
 
 @torch.no_grad()
@@ -117,10 +127,13 @@ def rollout_error(networks: Networks, batch: RolloutBatch, settings: RlSettings)
 
 
 def _reference(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, settings: RlSettings) -> Tensor:
-    parts = [
-        reference_logprobs(networks.reference, batch, settings.temperature, networks.autocast, networks.packs)
-        for batch in _scoring_inputs(networks, rollouts)
-    ]
+    policy = networks.accelerator.unwrap_model(networks.policy).policy
+    with nullcontext() if networks.reference is not None else without_lora(policy):
+        reference = networks.reference or policy
+        parts = [
+            reference_logprobs(reference, batch, settings.temperature, networks.autocast, networks.packs)
+            for batch in _scoring_inputs(networks, rollouts)
+        ]
     return by_row(torch.cat(parts), mask)
 
 
