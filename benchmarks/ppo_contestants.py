@@ -37,13 +37,22 @@ class Work:
     prompts: list[list[int]]
     completions: list[list[int]]
     rewards: list[float]
+    micro_batch: int
+    """Rows per forward pass, for all contestants."""
+    mini_batch: int
+    """Rows per optimizer step."""
+
+    def slices(self, start: int = 0, end: int | None = None) -> list[slice]:
+        """Rows of the forward passes over rows ``start`` to ``end``."""
+        end = len(self.prompts) if end is None else end
+        return [slice(first, min(first + self.micro_batch, end)) for first in range(start, end, self.micro_batch)]
 
 
 class ForceTokens:
     """A logits processor that leaves one possible token per row: what has been drawn is thrown away."""
 
-    def __init__(self, work: Work, prompt_columns: int, pad: int) -> None:
-        self._rows, self._columns, self._pad = work.completions, prompt_columns, pad
+    def __init__(self, completions: list[list[int]], prompt_columns: int, pad: int) -> None:
+        self._rows, self._columns, self._pad = completions, prompt_columns, pad
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         step = input_ids.shape[1] - self._columns
@@ -92,24 +101,29 @@ class PaddedLoop:
     def update(self) -> dict[str, float]:
         sequences, mask, start = self._generate()
         with torch.no_grad():
-            old, old_values = self._score(sequences, mask, start)
-            reference = self._logprobs(self.reference(sequences, attention_mask=mask).logits, sequences, start)
+            scored = [self._score(sequences[rows], mask[rows], start) for rows in self.work.slices()]
+            old, old_values = (torch.cat(column) for column in zip(*scored, strict=True))
+            reference = torch.cat([self._reference(sequences[rows], mask[rows], start) for rows in self.work.slices()])
         completion = mask[:, start:].bool()
         advantages, returns = self._targets(old, reference, old_values, completion)
         losses: list[tuple[float, float]] = []
-        for _ in range(EPOCHS):
-            new, values = self._score(sequences, mask, start)
-            ratio = torch.exp((new - old).masked_fill(~completion, 0.0))
-            policy = torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - CLIP, 1 + CLIP))
-            near = old_values + (values - old_values).clamp(-VALUE_CLIP, VALUE_CLIP)
-            value = 0.5 * torch.max((values - returns) ** 2, (near - returns) ** 2)
-            per_row = 1 / completion.sum(1, keepdim=True) / len(completion) * completion
-            policy_loss, value_loss = (policy * per_row).sum(), (value * per_row).sum()
-            (policy_loss + VF_COEF * value_loss).backward()
+        per_row = 1 / completion.sum(1, keepdim=True) / self.work.mini_batch * completion
+        for first in list(range(0, len(completion), self.work.mini_batch)) * EPOCHS:
+            totals = [0.0, 0.0]
+            for rows in self.work.slices(first, first + self.work.mini_batch):
+                new, values = self._score(sequences[rows], mask[rows], start)
+                ratio = torch.exp((new - old[rows]).masked_fill(~completion[rows], 0.0))
+                gain = advantages[rows]
+                policy = torch.max(-gain * ratio, -gain * ratio.clamp(1 - CLIP, 1 + CLIP))
+                near = old_values[rows] + (values - old_values[rows]).clamp(-VALUE_CLIP, VALUE_CLIP)
+                value = 0.5 * torch.max((values - returns[rows]) ** 2, (near - returns[rows]) ** 2)
+                policy_loss, value_loss = (policy * per_row[rows]).sum(), (value * per_row[rows]).sum()
+                (policy_loss + VF_COEF * value_loss).backward()
+                totals = [totals[0] + float(policy_loss), totals[1] + float(value_loss)]
             torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *self.head.parameters()], 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            losses.append((float(policy_loss), float(value_loss)))
+            losses.append((totals[0], totals[1]))
         return {"policy_loss": losses[-1][0], "value_loss": losses[0][1], "first_policy_loss": losses[0][0]}
 
     def _generate(self) -> tuple[Tensor, Tensor, int]:
@@ -122,7 +136,8 @@ class PaddedLoop:
         longest = max(map(len, self.work.completions))
         found = self.model.generate(
             input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=longest,
-            eos_token_id=self.eos, pad_token_id=self.pad, logits_processor=[ForceTokens(self.work, width, self.pad)],
+            eos_token_id=self.eos, pad_token_id=self.pad,
+            logits_processor=[ForceTokens(self.work.completions, width, self.pad)],
         )  # fmt: skip
         lengths = torch.tensor([len(row) for row in self.work.completions])
         behind = torch.arange(found.shape[1] - width)[None] < lengths[:, None]
@@ -132,6 +147,9 @@ class PaddedLoop:
         output = self.model(sequences, attention_mask=mask, output_hidden_states=True)
         values = self.head(output.hidden_states[-1]).squeeze(-1)[:, start - 1 : -1]
         return self._logprobs(output.logits, sequences, start), values
+
+    def _reference(self, sequences: Tensor, mask: Tensor, start: int) -> Tensor:
+        return self._logprobs(self.reference(sequences, attention_mask=mask).logits, sequences, start)
 
     def _logprobs(self, logits: Tensor, sequences: Tensor, start: int) -> Tensor:
         every = functional.log_softmax(logits[:, :-1], dim=-1).gather(2, sequences[:, 1:, None]).squeeze(2)
@@ -164,7 +182,7 @@ class Ours:
 
         from accelerate import Accelerator
 
-        from reftcli.models.load import frozen_copy
+        from reftcli.models.load import LARGE_ENOUGH_FOR_ONEDNN, frozen_copy
         from reftcli.models.onednn import use_onednn
         from reftcli.problems.prompts import Prompt
         from reftcli.problems.record import Problem
@@ -174,17 +192,21 @@ class Ours:
         from reftcli.training.ppo.update import Networks
 
         loaded = load()
-        use_onednn()
+        if loaded.model.config.hidden_size >= LARGE_ENOUGH_FOR_ONEDNN:  # as `load_model` decides
+            use_onednn()
         n = len(work.prompts)
         self.settings = RlSettings(
-            batch_size=n, ppo_epochs=EPOCHS, kl_coef=KL_COEF, vf_coef=VF_COEF, clip_range=CLIP,
+            batch_size=n, mini_batch_size=work.mini_batch,
+            ppo_epochs=EPOCHS, kl_coef=KL_COEF, vf_coef=VF_COEF, clip_range=CLIP,
             value_clip_range=VALUE_CLIP, lam=LAM, learning_rate=LEARNING_RATE, max_grad_norm=1.0,
         )  # fmt: skip
         head = nn.Linear(loaded.model.config.hidden_size, 1)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         policy = PolicyWithValueHead(loaded.model, head)
-        self.networks = Networks(policy, frozen_copy(loaded.model), Accelerator(cpu=True), nullcontext, n)
+        self.networks = Networks(
+            policy, frozen_copy(loaded.model), Accelerator(cpu=True), nullcontext, work.micro_batch
+        )
         # As transformers' Trainer makes it for us ("adamw_torch_fused").
         self.optimizer = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
         self.model, self.work = loaded.model, work
@@ -283,12 +305,16 @@ class Stock:
         value = AutoModelForSequenceClassification.from_pretrained(
             str(expanded_folder()), dtype=torch.float32, num_labels=1
         )
-        n = len(work.prompts)
+        n, micro = len(work.prompts), work.micro_batch
         columns = max(map(len, work.prompts))
         generate = loaded.model.generate
+        places = {tuple(prompt): place for place, prompt in enumerate(work.prompts)}
 
-        def forced(*arguments: Any, **settings: Any) -> Any:
-            return generate(*arguments, **settings, logits_processor=[ForceTokens(work, columns, 0)])
+        def forced(input_ids: Tensor, **settings: Any) -> Any:
+            """TRL shuffles prompts and generates some at a time: the rows are found again by their tokens."""
+            texts = [[token for token in row if token] for row in input_ids.tolist()]
+            rows = [work.completions[places[tuple(text)]] for text in texts]
+            return generate(input_ids=input_ids, **settings, logits_processor=[ForceTokens(rows, columns, 0)])
 
         loaded.model.generate = forced
         self.model = loaded.model
@@ -305,14 +331,31 @@ class Stock:
 
         data = Dataset.from_dict({"input_ids": work.prompts})
         config = PPOConfig(
-            output_dir=os.environ.get("TMPDIR", "/tmp"), per_device_train_batch_size=n, gradient_accumulation_steps=1,
-            num_mini_batches=1, num_ppo_epochs=EPOCHS, total_episodes=n * updates, learning_rate=LEARNING_RATE,
-            kl_coef=KL_COEF, vf_coef=VF_COEF, cliprange=CLIP, cliprange_value=VALUE_CLIP, temperature=1.0,
-            response_length=max(map(len, work.completions)), stop_token_id=loaded.eos_token_id, bf16=False,
-            gradient_checkpointing=False, local_rollout_forward_batch_size=n, num_sample_generations=0,
-            report_to="none", save_strategy="no", eval_strategy="no", use_cpu=True, lr_scheduler_type="constant",
+            output_dir=os.environ.get("TMPDIR", "/tmp"),
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=work.mini_batch // micro,
+            num_mini_batches=n // work.mini_batch,
+            num_ppo_epochs=EPOCHS,
+            total_episodes=n * updates,
+            learning_rate=LEARNING_RATE,
+            kl_coef=KL_COEF,
+            vf_coef=VF_COEF,
+            cliprange=CLIP,
+            cliprange_value=VALUE_CLIP,
+            temperature=1.0,
+            response_length=max(map(len, work.completions)),
+            stop_token_id=loaded.eos_token_id,
+            bf16=False,
+            gradient_checkpointing=False,
+            local_rollout_forward_batch_size=micro,
+            num_sample_generations=0,
+            report_to="none",
+            save_strategy="no",
+            eval_strategy="no",
+            use_cpu=True,
+            lr_scheduler_type="constant",
             disable_tqdm=True,
-        )  # fmt: skip
+        )
         self.trainer = PPOTrainer(
             args=config, processing_class=tokenizer, model=loaded.model, ref_model=copy.deepcopy(loaded.model),
             reward_model=FreeReward(work.rewards), value_model=value, train_dataset=data, eval_dataset=data,

@@ -40,7 +40,7 @@ class LoadedModel:
     eos_token_id: int
 
 
-_LARGE_ENOUGH_FOR_ONEDNN = 512
+LARGE_ENOUGH_FOR_ONEDNN = 512
 """Hidden size from which its products are faster (by 2 at 576; at 128 they are slower by a tenth)."""
 
 
@@ -71,7 +71,7 @@ def load_model(source: ModelSource) -> LoadedModel:
     if model.generation_config is not None:
         model.generation_config.pad_token_id, model.generation_config.eos_token_id = pad, eos
     device = default_device()
-    if device.type == "cpu" and getattr(model.config, "hidden_size", 0) >= _LARGE_ENOUGH_FOR_ONEDNN:
+    if device.type == "cpu" and getattr(model.config, "hidden_size", 0) >= LARGE_ENOUGH_FOR_ONEDNN:
         use_onednn()
     return LoadedModel(model.to(device), tokenizer, pad, eos)
 
