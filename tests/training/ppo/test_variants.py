@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 from reftcli.errors import Interrupted
@@ -55,3 +56,23 @@ def test_a_variant_trains_and_resumes_to_the_same_bits(
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-3), "the reference is the start"
     assert rows[0]["clip_fraction"] <= 0.5
     assert abs(rows[2]["kl"]) > 1e-4, "and stays it"
+
+
+def test_gradient_checkpointing_runs_layers_again_and_changes_nothing_else(
+    recipe: Recipe, warm: Run, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = rl_stage(request(recipe, warm, runs_dir, "plain"), SilentProgress())
+    calls: list[object] = []
+    checkpoint = transformers.modeling_utils.checkpoint
+
+    def counting(*arguments: Any, **settings: Any) -> Any:
+        calls.append(None)
+        return checkpoint(*arguments, **settings)
+
+    monkeypatch.setattr(transformers.modeling_utils, "checkpoint", counting)
+    saving = recipe.model_copy(update={"model": recipe.model.model_copy(update={"gradient_checkpointing": True})})
+    run, _ = rl_stage(request(saving, warm, runs_dir, "saving"), SilentProgress())
+    assert calls
+    expected, found = weights(plain.final), weights(run.final)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)

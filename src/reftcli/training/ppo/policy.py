@@ -140,6 +140,16 @@ def new_value_model(policy: PreTrainedModel, kind: Literal["shared", "separate"]
     return SeparateValueModel(model, head)
 
 
+def turn_off_dropout(model: nn.Module) -> None:
+    """Also where it is a number and no layer: OPT drops out functionally, and drops whole layers."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout", "layerdrop"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
 def check_backbone_and_head(policy: PreTrainedModel) -> None:
     """Asserts that head(backbone(x)) are the model's own logits (some families scale or cap them).
 

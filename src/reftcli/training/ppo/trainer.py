@@ -30,7 +30,7 @@ from reftcli.sampling.interface import Completion, Decode, Sampler
 from reftcli.sampling.torch_sampler import TorchSampler
 from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
 from reftcli.training.ppo.phases import PhaseClock
-from reftcli.training.ppo.policy import check_backbone_and_head, new_value_model
+from reftcli.training.ppo.policy import check_backbone_and_head, new_value_model, turn_off_dropout
 from reftcli.training.ppo.rollout import Rollout, RolloutBatch
 from reftcli.training.ppo.schedule import ProblemOrder
 from reftcli.training.ppo.update import Networks, rollout_batch, rollout_error, update_policy
@@ -99,6 +99,8 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 f"{len(prompts)} training problems do not fill rl.batch_size {settings.batch_size}; lower it"
             )
         self._order = ProblemOrder(len(prompts), settings.batch_size, seed)
+        if model_settings.gradient_checkpointing:  # TRL's argument alone does not reach the policy
+            loaded.model.gradient_checkpointing_enable()
         with shared_backbone():
             super().__init__(
                 args=_ppo_config(run.folder, settings, model_settings, updates, seed, loaded.eos_token_id),
@@ -124,8 +126,9 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         self._sampler = collaborators.sampler
         if isinstance(self._sampler, TorchSampler) and settings.value_model == "shared":
             self._sampler = self._sampler.with_values(wrapper.value_head)
-        # Dropout stays off: the probability ratio of an unchanged policy must be 1 (OPT drops out functionally).
-        self.model.eval()
+        turn_off_dropout(wrapper)  # the probability ratio of an unchanged policy must be 1
+        # Layers are run again in the backward pass (gradient checkpointing) in training mode only.
+        self.model.train(wrapper.policy.is_gradient_checkpointing)
 
     def train(self, resume_from: Path | None = None) -> RlOutcome:
         """Runs the remaining updates.
