@@ -201,7 +201,10 @@ def test_waiting_is_stopped_where_the_kernel_keeps_no_account_of_it(monkeypatch:
     assert outcomes[2].value == 1
 
 
-def test_where_landlock_cannot_be_put_on_the_filter_holds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_landlock_cannot_be_put_on_the_filter_holds_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool_module._say_once.cache_clear()
     boot = _WORKER_AFTER.format("lockdown._LANDLOCK_RESTRICT_SELF = 9999")
     monkeypatch.setattr("reftcli.sandbox.process._BOOT", boot)
     with Pool(1) as pool:
@@ -210,6 +213,9 @@ def test_where_landlock_cannot_be_put_on_the_filter_holds_alone(monkeypatch: pyt
     assert (protections.level, protections.landlock_abi) == (Level.FILTER, 0)
     assert "Landlock" in protections.in_words()
     assert [outcome.status for outcome in outcomes] == [Status.OK, Status.ERROR]
+    with Pool(1) as pool:
+        pool.run([returns(1)])
+    assert capsys.readouterr().err.count("lower level of protection, filter") == 1, "it is said, and said once"
 
 
 def test_inside_as_many_layers_of_landlock_as_the_kernel_allows_the_filter_holds_alone(

@@ -1,4 +1,4 @@
-"""Matrix products on CPUs through oneDNN: 2 to 4 times as fast as the default library, see ``docs/benchmarks.md``.
+"""Matrix products on CPUs through oneDNN, faster than the default library where they are large: ``docs/benchmarks.md``.
 
 Two ways. `use_onednn` is a switch for the whole process, for training. `prepacked` lays the weights out anew for the
 time of a rollout, which pays where few rows meet many weights. Both are tried before they are used, and neither is

@@ -7,11 +7,13 @@ import math
 import os
 import re
 import select
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 
 from reftcli.errors import RuntimeFailure
 from reftcli.sandbox.decode import read_outcome
@@ -104,6 +106,8 @@ class Pool:
         assert worker.handshake is not None
         self._protections = Protections.from_handshake(worker.handshake)
         self._protections.require_boundary()
+        if self._protections.level is not Level.FULL:
+            _say_once(f"reft: programs run at a lower level of protection, {self._protections.in_words()}")
 
     def _forget_inherited_workers(self) -> None:
         if os.getpid() != self._owner:
@@ -113,6 +117,12 @@ class Pool:
             self._owner = os.getpid()
             self._finalizer.detach()
             self._finalizer = weakref.finalize(self, _close_all, self._workers, self._owner)
+
+
+@cache
+def _say_once(line: str) -> None:
+    """On standard error, once in this process: who runs unread programs should know what holds them."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _close_all(workers: list[WorkerProcess], owner: int) -> None:

@@ -26,7 +26,7 @@ __all__ = ["NoRewardModel", "PPOConfig", "PPOTrainer", "shared_backbone"]
 
 
 class NoRewardModel(nn.Module):
-    """Stands where PPOTrainer insists on a reward network; our rewards come from graders."""
+    """Stands where PPOTrainer insists on a network: rewards come from graders, and LoRA needs no second reference."""
 
     def __init__(self) -> None:
         super().__init__()
