@@ -5,7 +5,7 @@ choice is replaced by a given token), get the same rewards and make the same num
 
     p1    a padded loop, as the released research scripts run it: HF generate, then padded forward passes that keep all
           logits of policy and reference, one backbone with a value head, AdamW
-    p1+   the same with fp32 products sent to oneDNN, as ours are
+    p1+   the same with the products of linear layers sent to oneDNN, as ours are
     p2    TRL 1.12's PPOTrainer as it is: a value model of its own, a reward model that costs nothing
     ours  the engine of reft
 """
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+MODEL = "smollm2-q4"
 EPOCHS, LEARNING_RATE, KL_COEF, VF_COEF, CLIP, VALUE_CLIP, LAM = 2, 1e-5, 0.05, 0.5, 0.2, 0.2, 0.95
 
 
@@ -42,10 +43,15 @@ class Work:
     mini_batch: int
     """Rows per optimizer step."""
 
-    def slices(self, start: int = 0, end: int | None = None) -> list[slice]:
-        """Rows of the forward passes over rows ``start`` to ``end``."""
-        end = len(self.prompts) if end is None else end
-        return [slice(first, min(first + self.micro_batch, end)) for first in range(start, end, self.micro_batch)]
+    def settings(self) -> Any:
+        """As `RlSettings`."""
+        from reftcli.recipe.schema import RlSettings
+
+        return RlSettings(
+            batch_size=len(self.prompts), mini_batch_size=self.mini_batch,
+            ppo_epochs=EPOCHS, kl_coef=KL_COEF, vf_coef=VF_COEF, clip_range=CLIP,
+            value_clip_range=VALUE_CLIP, lam=LAM, learning_rate=LEARNING_RATE, max_grad_norm=1.0,
+        )  # fmt: skip
 
 
 class ForceTokens:
@@ -63,14 +69,24 @@ class ForceTokens:
         return only
 
 
-def load() -> Any:
-    from reftcli.models import onednn
-    from reftcli.models.load import load_model
+def new_head(model: Any) -> nn.Linear:
+    """A value head whose values are 0, so that all contestants begin with the same."""
+    head = nn.Linear(model.config.hidden_size, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def load(model: str = MODEL, onednn: bool = False) -> Any:
+    """A model whose linear layers compute through oneDNN, or do not: `load_model` itself decides by size."""
+    import reftcli.models.load as loading
+    from reftcli.models.onednn import use_onednn
     from reftcli.models.source import resolve_model
 
-    loaded = load_model(resolve_model(os.environ.get("REFT_BENCH_MODEL", "smollm2-q4")))
-    torch.backends.mkldnn.matmul.fp32_precision = "none"  # `load_model` turns it on; here each contestant says
-    onednn.use_onednn.cache_clear()
+    loading.LARGE_ENOUGH_FOR_ONEDNN = sys.maxsize
+    loaded = loading.load_model(resolve_model(model))
+    if onednn:
+        use_onednn(loaded.model)
     loaded.model.eval()
     return loaded
 
@@ -81,67 +97,81 @@ def load() -> Any:
 class PaddedLoop:
     """Left-padded prompts, HF generate, logits of every position."""
 
-    def __init__(self, work: Work, fast_products: bool) -> None:
+    def __init__(self, loaded: Any, settings: Any, micro_batch: int) -> None:
         import copy
 
-        if fast_products:
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-        loaded = load()
-        if fast_products:
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
         self.model, self.pad, self.eos = loaded.model, 0, loaded.eos_token_id
         self.reference = copy.deepcopy(loaded.model).requires_grad_(False)
-        self.head = nn.Linear(self.model.config.hidden_size, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        parameters = [*self.model.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
-        self.work = work
+        self.head = new_head(self.model)
+        self.parameters = [*self.model.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
+        self.settings, self.micro_batch = settings, micro_batch
 
-    def update(self) -> dict[str, float]:
-        sequences, mask, start = self._generate()
+    def learn(self, sequences: Tensor, mask: Tensor, start: int, rewards: list[float]) -> dict[str, float]:
+        """An update on completions that begin in column ``start``: ``mask`` is 1 at every token that counts."""
+        everything = self._slices(range(len(sequences)))
         with torch.no_grad():
-            scored = [self._score(sequences[rows], mask[rows], start) for rows in self.work.slices()]
+            scored = [self._score(sequences[rows], mask[rows], start) for rows in everything]
             old, old_values = (torch.cat(column) for column in zip(*scored, strict=True))
-            reference = torch.cat([self._reference(sequences[rows], mask[rows], start) for rows in self.work.slices()])
+            reference = torch.cat([self._reference(sequences[rows], mask[rows], start) for rows in everything])
         completion = mask[:, start:].bool()
-        advantages, returns = self._targets(old, reference, old_values, completion)
+        advantages, returns = self._targets(old, reference, old_values, completion, rewards)
         losses: list[tuple[float, float]] = []
-        per_row = 1 / completion.sum(1, keepdim=True) / self.work.mini_batch * completion
-        for first in list(range(0, len(completion), self.work.mini_batch)) * EPOCHS:
-            totals = [0.0, 0.0]
-            for rows in self.work.slices(first, first + self.work.mini_batch):
+        for chosen in self._mini_batches(len(sequences)):
+            totals, weight = [0.0, 0.0], self._weight(completion[chosen])
+            for rows in self._slices(chosen):
                 new, values = self._score(sequences[rows], mask[rows], start)
-                ratio = torch.exp((new - old[rows]).masked_fill(~completion[rows], 0.0))
-                gain = advantages[rows]
-                policy = torch.max(-gain * ratio, -gain * ratio.clamp(1 - CLIP, 1 + CLIP))
-                near = old_values[rows] + (values - old_values[rows]).clamp(-VALUE_CLIP, VALUE_CLIP)
+                counted, gain = completion[rows], advantages[rows]
+                ratio = torch.exp((new - old[rows]).masked_fill(~counted, 0.0))
+                near_ratio = ratio.clamp(1 - self.settings.clip_range, 1 + self.settings.clip_range)
+                policy = torch.max(-gain * ratio, -gain * near_ratio)
+                clip = self.settings.value_clip_range
+                near = old_values[rows] + (values - old_values[rows]).clamp(-clip, clip)
                 value = 0.5 * torch.max((values - returns[rows]) ** 2, (near - returns[rows]) ** 2)
-                policy_loss, value_loss = (policy * per_row[rows]).sum(), (value * per_row[rows]).sum()
-                (policy_loss + VF_COEF * value_loss).backward()
+                per_token = weight(counted)
+                policy_loss, value_loss = (policy * per_token).sum(), (value * per_token).sum()
+                (policy_loss + self.settings.vf_coef * value_loss).backward()
                 totals = [totals[0] + float(policy_loss), totals[1] + float(value_loss)]
-            torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *self.head.parameters()], 1.0)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             losses.append((totals[0], totals[1]))
         return {"policy_loss": losses[-1][0], "value_loss": losses[0][1], "first_policy_loss": losses[0][0]}
 
-    def _generate(self) -> tuple[Tensor, Tensor, int]:
-        width = max(map(len, self.work.prompts))
-        ids = torch.full((len(self.work.prompts), width), self.pad)
+    def generate(self, prompts: Sequence[Sequence[int]], **settings: Any) -> tuple[Tensor, Tensor, int]:
+        """Sequences, the mask of the prompts, and the column where completions begin."""
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self.pad)
         mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(self.work.prompts):
+        for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        longest = max(map(len, self.work.completions))
         found = self.model.generate(
-            input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=longest,
-            eos_token_id=self.eos, pad_token_id=self.pad,
-            logits_processor=[ForceTokens(self.work.completions, width, self.pad)],
+            input_ids=ids, attention_mask=mask, do_sample=True, top_k=0,
+            eos_token_id=self.eos, pad_token_id=self.pad, **settings,
         )  # fmt: skip
-        lengths = torch.tensor([len(row) for row in self.work.completions])
-        behind = torch.arange(found.shape[1] - width)[None] < lengths[:, None]
-        return found, torch.cat([mask, behind.long()], dim=1), width
+        return found, mask, width
+
+    def order(self, n: int) -> list[int]:
+        """In which the rows of an epoch come."""
+        return list(range(n))
+
+    def _mini_batches(self, n: int) -> Iterator[list[int]]:
+        size = self.settings.mini_batch_size or n
+        for _ in range(self.settings.ppo_epochs):
+            order = self.order(n)
+            yield from (order[first : first + size] for first in range(0, n, size))
+
+    def _slices(self, rows: Sequence[int]) -> list[list[int]]:
+        """Rows of the forward passes."""
+        size = self.micro_batch
+        return [list(rows[first : first + size]) for first in range(0, len(rows), size)]
+
+    def _weight(self, mini: Tensor) -> Callable[[Tensor], Tensor]:
+        """What a token of this mini-batch counts in a loss."""
+        if self.settings.loss_average == "token":
+            return lambda counted: counted / mini.sum()
+        return lambda counted: counted / counted.sum(1, keepdim=True) / len(mini)
 
     def _score(self, sequences: Tensor, mask: Tensor, start: int) -> tuple[Tensor, Tensor]:
         output = self.model(sequences, attention_mask=mask, output_hidden_states=True)
@@ -155,20 +185,38 @@ class PaddedLoop:
         every = functional.log_softmax(logits[:, :-1], dim=-1).gather(2, sequences[:, 1:, None]).squeeze(2)
         return every[:, start - 1 :]
 
-    def _targets(self, old: Tensor, reference: Tensor, values: Tensor, completion: Tensor) -> tuple[Tensor, Tensor]:
-        rewards = -KL_COEF * (old - reference) * completion
+    def _targets(
+        self, old: Tensor, reference: Tensor, values: Tensor, completion: Tensor, terminal: list[float]
+    ) -> tuple[Tensor, Tensor]:
+        rewards = -self.settings.kl_coef * (old - reference) * completion
         values = values * completion
         last = completion.sum(1) - 1
-        rewards[torch.arange(len(last)), last] += torch.tensor(self.work.rewards)
+        rewards[torch.arange(len(last)), last] += torch.tensor(terminal)
         advantages = torch.zeros_like(rewards)
         following = next_value = torch.zeros(len(last))
         for t in reversed(range(rewards.shape[1])):
             delta = rewards[:, t] + next_value - values[:, t]
-            following = (delta + LAM * following) * completion[:, t]
+            following = (delta + self.settings.lam * following) * completion[:, t]
             advantages[:, t], next_value = following, values[:, t]
         returns = advantages + values
         kept = advantages[completion]
         return (advantages - kept.mean()) * torch.rsqrt(kept.var(correction=0) + 1e-8) * completion, returns
+
+
+class ForcedPaddedLoop(PaddedLoop):
+    """With completions that are given."""
+
+    def __init__(self, work: Work, onednn: bool) -> None:
+        super().__init__(load(MODEL, onednn), work.settings(), work.micro_batch)
+        self.work = work
+
+    def update(self) -> dict[str, float]:
+        completions, longest = self.work.completions, max(map(len, self.work.completions))
+        forced = ForceTokens(completions, max(map(len, self.work.prompts)), self.pad)
+        found, mask, start = self.generate(self.work.prompts, max_new_tokens=longest, logits_processor=[forced])
+        lengths = torch.tensor([len(row) for row in completions])
+        behind = torch.arange(found.shape[1] - start)[None] < lengths[:, None]
+        return self.learn(found, torch.cat([mask, behind.long()], dim=1), start, self.work.rewards)
 
 
 # ours ------------------------------------------------------------------------------------------------------------
@@ -182,33 +230,25 @@ class Ours:
 
         from accelerate import Accelerator
 
-        from reftcli.models.load import LARGE_ENOUGH_FOR_ONEDNN, frozen_copy
-        from reftcli.models.onednn import use_onednn
+        from reftcli.models.load import frozen_copy
         from reftcli.problems.prompts import Prompt
         from reftcli.problems.record import Problem
-        from reftcli.recipe.schema import RlSettings
+        from reftcli.runs.ranks import ALONE
         from reftcli.sampling.torch_sampler import TorchSampler
-        from reftcli.training.ppo.policy import PolicyWithValueHead
+        from reftcli.training.engines import TorchEngine
+        from reftcli.training.ppo.policy import PolicyWithValueHead, ReferenceModel
         from reftcli.training.ppo.update import Networks
 
-        loaded = load()
-        if loaded.model.config.hidden_size >= LARGE_ENOUGH_FOR_ONEDNN:  # as `load_model` decides
-            use_onednn()
+        loaded = load(onednn=True)
         n = len(work.prompts)
-        self.settings = RlSettings(
-            batch_size=n, mini_batch_size=work.mini_batch,
-            ppo_epochs=EPOCHS, kl_coef=KL_COEF, vf_coef=VF_COEF, clip_range=CLIP,
-            value_clip_range=VALUE_CLIP, lam=LAM, learning_rate=LEARNING_RATE, max_grad_norm=1.0,
-        )  # fmt: skip
-        head = nn.Linear(loaded.model.config.hidden_size, 1)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
+        self.settings = work.settings()
+        head, accelerator = new_head(loaded.model), Accelerator(cpu=True)
         policy = PolicyWithValueHead(loaded.model, head)
-        self.networks = Networks(
-            policy, frozen_copy(loaded.model), Accelerator(cpu=True), nullcontext, work.micro_batch
-        )
         # As transformers' Trainer makes it for us ("adamw_torch_fused").
-        self.optimizer = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+        engine = TorchEngine(accelerator, policy, optimizer)
+        reference = ReferenceModel(frozen_copy(loaded.model))
+        self.networks = Networks(policy, reference, accelerator, engine, ALONE, nullcontext, work.micro_batch)
         self.model, self.work = loaded.model, work
         self.prompts = [Prompt(Problem(str(i), "?", "1"), "?", tuple(ids)) for i, ids in enumerate(work.prompts)]
         sampler = TorchSampler(
@@ -231,7 +271,7 @@ class Ours:
         grade = Grade.of(Verdict.CORRECT)
         rollouts = [Rollout(c, "", grade, reward) for c, reward in zip(drawn, rewards, strict=True)]
         batch = rollout_batch(self.networks, rollouts, self.settings)
-        done = update_policy(self.networks, self.optimizer, batch, self.settings, np.random.default_rng(0))
+        done = update_policy(self.networks, batch, self.settings, np.random.default_rng(0))
         return {
             "policy_loss": done.policy_loss[-1],
             "value_loss": done.value_loss[0],
@@ -366,10 +406,14 @@ class Stock:
 # The process -----------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    """``ppo_contestants.py NAME UPDATES``: work as JSON on the first line of standard input, then a line per update."""
+Updates = Iterator[tuple[dict[str, float] | None, nn.Module | None]]
+"""What each update found and the network that moved; nothing yet before the first."""
+
+
+def main(contest: Callable[[str, dict[str, Any], int, Any], Updates]) -> None:
+    """``PROGRAM NAME UPDATES``: work as JSON on the first line of standard input, then a line per update."""
     name, updates = sys.argv[1], int(sys.argv[2])
-    work = Work(**json.loads(sys.stdin.readline()))
+    given = json.loads(sys.stdin.readline())
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print
     import accelerate
@@ -382,33 +426,37 @@ def main() -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     before: list[Tensor] = []
-    started = [0.0]
+    started = [0.0, 0.0]
 
-    def answer(losses: dict[str, float] | None, model: nn.Module) -> None:
-        seconds = time.perf_counter() - started[0]
-        if losses is None:
-            before.extend(p.detach().clone() for p in list(model.parameters())[:3])
+    def answer(found: dict[str, float] | None, model: nn.Module | None) -> None:
+        seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+        parameters = [] if model is None else list(model.parameters())[:3]
+        if found is None:
+            before.extend(p.detach().clone() for p in parameters)
             row: dict[str, Any] = {"ready": True, "imported_mb": imported_mb}
         else:
-            pairs = zip(model.parameters(), before, strict=False)
-            moved = float(sum((p.detach() - b).norm() ** 2 for p, b in pairs)) ** 0.5
-            row = {"seconds": seconds, **losses, "moved": moved, "peak_mb": _peak_mb(), "imported_mb": imported_mb}
+            row = {"seconds": seconds, "cpu_seconds": cpu_seconds, **found}
+            if parameters:
+                pairs = zip(parameters, before, strict=True)
+                row["moved"] = float(sum((p.detach() - b).norm() ** 2 for p, b in pairs)) ** 0.5
+            row |= {"peak_mb": _peak_mb(), "imported_mb": imported_mb}
         answers.write(json.dumps(row) + "\n")
         answers.flush()
         if not sys.stdin.readline():
             sys.exit(0)
-        started[0] = time.perf_counter()
+        started[:] = [time.perf_counter(), time.process_time()]
 
-    for losses, model in _contest(name, work, updates, answer):
-        answer(losses, model)
+    for found, model in contest(name, given, updates, answer):
+        answer(found, model)
 
 
-def _contest(name: str, work: Work, updates: int, answer: Any) -> Iterator[tuple[dict[str, float] | None, nn.Module]]:
+def _contest(name: str, given: dict[str, Any], updates: int, answer: Any) -> Updates:
+    work = Work(**given)
     if name == "p2":
         stock = Stock(work, updates, lambda losses: answer(losses, stock.model))
         stock.trainer.train()
         return
-    contestant = Ours(work) if name == "ours" else PaddedLoop(work, fast_products=name == "p1+")
+    contestant = Ours(work) if name == "ours" else ForcedPaddedLoop(work, onednn=name == "p1+")
     yield None, contestant.model
     for _ in range(updates):
         yield contestant.update(), contestant.model
@@ -424,4 +472,4 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(_contest)

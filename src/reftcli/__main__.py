@@ -11,9 +11,14 @@ def main() -> None:
     # Both must be set before torch is imported: waiting threads sleep instead of spinning where processes share cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from reftcli.launch.worker import become_worker, end_worker
+
+    become_worker()
     from reftcli.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    end_worker(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,16 @@ from collections.abc import Sequence
 
 import typer
 
-from reftcli.cli import commands_data, commands_inspect, commands_measure, commands_samples, commands_train
+from reftcli.cli import (
+    commands_data,
+    commands_inspect,
+    commands_measure,
+    commands_plan,
+    commands_samples,
+    commands_train,
+)
 from reftcli.errors import ExitCode, ReftError
+from reftcli.launch.worker import current_worker
 
 app = typer.Typer(
     name="reft",
@@ -33,6 +41,7 @@ app.command("rerank")(commands_train.rerank)
 app.command("grade")(commands_samples.grade)
 app.command("compare")(commands_samples.compare)
 app.command("report")(commands_inspect.report)
+app.command("plan")(commands_plan.plan)
 app.command("runs")(commands_inspect.runs)
 app.command("env")(commands_inspect.env)
 app.command("demo")(commands_train.demo)
@@ -45,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(list(arguments), prog_name="reft", standalone_mode=False)
+        code = app(list(arguments), prog_name="reft", standalone_mode=False, obj=list(arguments))
     except ReftError as error:
         return _fail(error, str(error), error.exit_code, debug)
     except typer.Exit as stop:
@@ -80,8 +89,17 @@ def _unexpected(error: Exception, debug: bool) -> int:
 
 
 def _fail(error: BaseException, message: str, code: int, debug: bool) -> int:
+    worker = current_worker()
     if debug:
-        traceback.print_exception(error)
+        traceback.print_exception(error, file=sys.stderr if worker is None else sys.__stderr__)
+    if worker is not None and worker.reporter is not None:
+        worker.reporter.ends(int(code), message, unexpected=not isinstance(error, ReftError))
+        # To end in order is no failure of a worker: the launcher would end the others, who are still writing.
+        in_order = isinstance(error, ReftError) and code in (ExitCode.OK, ExitCode.INTERRUPTED)
+        return 0 if in_order else int(code)
+    if worker is not None and worker.rank:
+        print(f"reft: rank {worker.rank}: {message.splitlines()[0]}", file=sys.__stderr__)
+        return int(code)
     for line in message.splitlines():
         print(f"reft: {line}", file=sys.stderr)
     return int(code)

@@ -88,6 +88,33 @@ RunsDir = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run --name, or with the latest unfinished one.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve and check everything; load no weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Launch = Annotated[
+    str | None,
+    typer.Option(
+        "--launch",
+        metavar="PROFILE",
+        help="single, multi (DDP), zero1, zero2, zero3, zero3-offload, or an accelerate configuration "
+        "[default: single].",
+        show_default=False,
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", min=1, help="Over all machines [default: one per GPU of this machine].", show_default=False
+    ),
+]
+Machines = Annotated[int, typer.Option("--machines", min=1, help="The same command runs on each of them.")]
+MachineRank = Annotated[int, typer.Option("--machine-rank", min=0, help="Of this machine, from 0.")]
+MainAddress = Annotated[
+    str | None,
+    typer.Option("--main-address", metavar="HOST:PORT", help="Where machine 0 is reached.", show_default=False),
+]
+RankTimeout = Annotated[
+    float, typer.Option("--rank-timeout", min=1, help="Seconds that the others wait for a process.")
+]
+
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many problems.", show_default=False)]
 
 DEFAULT_RUNS_DIR = Path("runs")
+DEFAULT_RANK_TIMEOUT = 1800.0

@@ -6,7 +6,7 @@ Without them it is the model that it started from, which is why RL needs no seco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -59,17 +59,29 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """Weights of the plain model with the trained matrices added in, under the plain model's names."""
+def merged_state(model: nn.Module, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Weights of the plain model with the trained matrices added in, under the plain model's names.
+
+    Args:
+        weights: all weights of ``model``, where it does not hold them itself.
+    """
+    state = model.state_dict() if weights is None else weights
     deltas = {
-        f"{name}.weight": module.get_delta_weight(_ADAPTER)
+        f"{name}.weight": _delta(module, name, state)
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer)
     }
     merged: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in state.items():
         if ".lora_" in name:
             continue
         plain = name.replace(".base_layer.", ".")
         merged[plain] = tensor + deltas[plain] if plain in deltas else tensor
     return merged
+
+
+def _delta(layer: LoraLayer, name: str, state: Mapping[str, Tensor]) -> Tensor:
+    """What a layer adds to its base weight:   B A * alpha / rank   (transposed for Conv1D)."""
+    a, b = (state[f"{name}.{part}.{_ADAPTER}.weight"] for part in ("lora_A", "lora_B"))
+    delta: Tensor = (b @ a) * layer.scaling[_ADAPTER]
+    return delta.t() if getattr(layer, "fan_in_fan_out", False) else delta

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -24,3 +25,21 @@ def autocast_for(precision: Literal["auto", "fp32", "bf16"], device: torch.devic
     if not uses_bf16(precision, device):
         return nullcontext
     return partial(torch.autocast, device.type, torch.bfloat16)
+
+
+def under_deepspeed() -> bool:
+    """Whether accelerate was launched with a DeepSpeed configuration."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def device_arguments() -> dict[str, Any]:
+    """What transformers' TrainingArguments must be told of this process's device.
+
+    DeepSpeed finds the CPU by itself, and accelerate leaves DeepSpeed out where it is told of the CPU; but then it
+    believes to be alone unless the backend is named.
+    """
+    if torch.cuda.is_available():
+        return {}
+    if under_deepspeed():
+        return {"ddp_backend": "gloo", "dataloader_pin_memory": False}
+    return {"use_cpu": True, "dataloader_pin_memory": False}

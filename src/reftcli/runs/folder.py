@@ -33,6 +33,8 @@ class Run:
     """Where the files of one run stand. Made by `create_run` or `open_run`."""
 
     folder: Path
+    writes: bool = True
+    """False on all but one of several processes: what they write goes nowhere."""
 
     @property
     def name(self) -> str:
@@ -84,11 +86,21 @@ class Run:
 
     def update_record(self, **fields: Any) -> None:
         """Sets fields of ``run.json``."""
-        write_json(self.record_file, {**self.record(), **fields})
+        if self.writes:
+            write_json(self.record_file, {**self.record(), **fields})
+
+    def rows(self, file: Path) -> JsonlWriter:
+        """Opens one of the run's ``.jsonl`` files for appending."""
+        return JsonlWriter(file if self.writes else Path(os.devnull))
 
     def metrics(self) -> JsonlWriter:
         """Opens ``metrics.jsonl`` for appending."""
-        return JsonlWriter(self.metrics_file)
+        return self.rows(self.metrics_file)
+
+    def write_json(self, file: Path, value: Mapping[str, Any]) -> None:
+        """Writes one of the run's ``.json`` files."""
+        if self.writes:
+            write_json(file, value)
 
     def step_folders(self) -> list[tuple[int, Path]]:
         """Complete checkpoints, oldest first."""
@@ -124,6 +136,9 @@ class Run:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Writes how the block ended into ``run.json``: finished, interrupted or failed with the reason."""
+        if not self.writes:
+            yield
+            return
         for folder in (self.folder, self.checkpoints):
             clear_what_a_crash_left(folder)
         try:

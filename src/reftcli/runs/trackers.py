@@ -191,7 +191,7 @@ def open_trackers(
     trackers = Trackers(prefix, say)
     failed = True
     try:
-        for name in names:
+        for name in names if run.writes else ():
             trackers.open(name, run, settings)
         yield trackers
         failed = False

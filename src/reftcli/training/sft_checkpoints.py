@@ -14,8 +14,12 @@ from pathlib import Path
 
 from reftcli.runs.files import folder_written_aside
 from reftcli.runs.folder import Run
+from reftcli.runs.ranks import Ranks
 
-_TRAINER_FILES = ("optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "scaler")
+_TRAINER_FILES = (
+    *("optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "scaler"),
+    *("global_step", "latest", "zero_to_fp32"),  # DeepSpeed's
+)
 
 
 def working_folder(run: Run) -> Path:
@@ -38,7 +42,7 @@ def adopt_checkpoint(run: Run, step: int, keep: int) -> None:
 
 
 @contextmanager
-def latest_as_trainer_wants(run: Run) -> Iterator[str | None]:
+def latest_as_trainer_wants(run: Run, ranks: Ranks) -> Iterator[str | None]:
     """The newest checkpoint as the flat folder that ``Trainer.train(resume_from_checkpoint=...)`` reads."""
     steps = run.step_folders()
     if not steps:
@@ -46,11 +50,18 @@ def latest_as_trainer_wants(run: Run) -> Iterator[str | None]:
         return
     step, folder = steps[-1]
     flat = working_folder(run) / f"checkpoint-{step}"
-    shutil.rmtree(flat, ignore_errors=True)
-    flat.mkdir(parents=True)
     try:
-        for file in (*(folder / "model").iterdir(), *(folder / "trainer").iterdir()):
-            (flat / file.name).symlink_to(file.resolve())
+        if ranks.is_main:
+            _link(folder, flat)
+        ranks.gather(None)
         yield str(flat)
     finally:
-        shutil.rmtree(flat, ignore_errors=True)
+        if ranks.is_main:
+            shutil.rmtree(flat, ignore_errors=True)
+
+
+def _link(folder: Path, flat: Path) -> None:
+    shutil.rmtree(flat, ignore_errors=True)
+    flat.mkdir(parents=True)
+    for file in (*(folder / "model").iterdir(), *(folder / "trainer").iterdir()):
+        (flat / file.name).symlink_to(file.resolve())

@@ -17,15 +17,17 @@ from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.models.load import frozen_copy, load_model, weights_sha256
 from reftcli.models.lora import add_lora
+from reftcli.models.precision import under_deepspeed
 from reftcli.models.source import ModelSource, resolve_model
 from reftcli.problems.load import ProblemSets
 from reftcli.problems.prompts import Dropped, Prompt, training_examples, training_prompts
 from reftcli.problems.record import Problem
+from reftcli.recipe.batches import check_shares
 from reftcli.recipe.layers import recipe_sha256, recipe_yaml
 from reftcli.recipe.schema import Recipe
-from reftcli.runs.files import JsonlWriter, write_json
 from reftcli.runs.folder import Run, Stage, create_run
 from reftcli.runs.progress import Progress
+from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.runs.trackers import check_trackers, open_trackers
 from reftcli.sampling.interface import Decode
 from reftcli.training.ppo.trainer import Collaborators, ReftPPOTrainer, RlOutcome
@@ -44,16 +46,20 @@ class StageRequest:
     parent: Run | None = None
     resume: Run | None = None
     commit: str | None = None
+    ranks: Ranks = ALONE
+    launch: str = "single"
+    """The launch profile, for the record."""
 
 
 def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, WarmupOutcome]:
     """Runs `reft warmup`."""
     recipe, sets = request.recipe, request.sets
     check_trackers(recipe.trackers)
-    run = request.resume or new_run(request, "warmup")
+    check_shares(recipe, "warmup", request.ranks.count)
+    run = stage_run(request, "warmup")
     with (
         run.recorded(),
-        open_experiment(recipe, sets, request.source, progress) as experiment,
+        open_experiment(recipe, sets, request.source, progress, in_main_memory=under_deepspeed()) as experiment,
         open_trackers(recipe.trackers, run, "warmup", recipe.model_dump(), progress.say) as trackers,
     ):
         _record_start(run, request, experiment)
@@ -69,6 +75,7 @@ def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, Warmup
                 experiment,
                 chosen(sets.validation, recipe.warmup.validation_limit, recipe.seed),
                 Decode("greedy", recipe.sampling.max_new_tokens),
+                request.ranks,
             ),
             recipe.warmup,
             recipe.model,
@@ -76,6 +83,7 @@ def warmup_stage(request: StageRequest, progress: Progress) -> tuple[Run, Warmup
             progress,
             resume=request.resume is not None,
             trackers=trackers,
+            ranks=request.ranks,
         )
         run.update_record(outcome=dataclasses.asdict(outcome))
     return run, outcome
@@ -85,14 +93,15 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
     """Runs `reft rl`. A resumed run loads the newest checkpoint's policy; the reference is the start model again."""
     recipe, sets = request.recipe, request.sets
     check_trackers(recipe.trackers)
+    check_shares(recipe, "rl", request.ranks.count)
     checkpoint = _newest_checkpoint(request.resume)
-    run = request.resume or new_run(request, "rl")
+    run = stage_run(request, "rl")
     lora = recipe.rl.lora_rank
     # With LoRA a checkpoint's model/ holds the sum: its parts are the start model and the layers in trainer_state.pt.
     policy_source = resolve_model(str(checkpoint / "model")) if checkpoint and not lora else request.source
     with (
         run.recorded(),
-        open_experiment(recipe, sets, policy_source, progress) as experiment,
+        open_experiment(recipe, sets, policy_source, progress, in_main_memory=under_deepspeed()) as experiment,
         open_trackers(recipe.trackers, run, "rl", recipe.model_dump(), progress.say) as trackers,
     ):
         _record_start(run, request, experiment)
@@ -117,9 +126,11 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
                     experiment,
                     _rl_validation(recipe, sets),
                     Decode("greedy", recipe.rl.max_total_tokens, recipe.rl.max_total_tokens),
+                    request.ranks,
                 ),
                 progress,
                 trackers,
+                request.ranks,
             ),
         )
         outcome = trainer.train(checkpoint)
@@ -129,12 +140,25 @@ def rl_stage(request: StageRequest, progress: Progress) -> tuple[Run, RlOutcome]
 
 def _reference(source: ModelSource, experiment: Experiment, *, resumed: bool) -> PreTrainedModel:
     """The start model once more, frozen."""
-    return frozen_copy(load_model(source).model if resumed else experiment.loaded.model)
+    if resumed:
+        return frozen_copy(load_model(source, in_main_memory=under_deepspeed()).model)
+    return frozen_copy(experiment.loaded.model)
 
 
 def planned_updates(recipe: Recipe, problems: int) -> int:
     """`rl.updates`, or what `rl.epochs` passes over so many problems make."""
     return recipe.rl.updates or max(1, math.ceil(recipe.rl.epochs * problems / recipe.rl.batch_size))
+
+
+def stage_run(request: StageRequest, stage: Stage, **fields: Any) -> Run:
+    """The run that is resumed, or a new one; the same for all processes, of which the main one writes."""
+    ranks = request.ranks
+    folder = request.resume.folder if request.resume is not None else None
+    if folder is None:
+        folder = ranks.from_main(new_run(request, stage, **fields).folder if ranks.is_main else None)
+    assert folder is not None
+    ranks.runs_in(folder)
+    return Run(folder, writes=ranks.is_main)
 
 
 def new_run(request: StageRequest, stage: Stage, **fields: Any) -> Run:
@@ -154,7 +178,8 @@ def new_run(request: StageRequest, stage: Stage, **fields: Any) -> Run:
             "recipe_sha256": recipe_sha256(recipe),
             "model": {"name": source.name, "source": source.kind, "target": source.target, "revision": source.revision},
             "data": dict(sets.provenance),
-            "world_size": 1,
+            "world_size": request.ranks.count,
+            "launch": request.launch,
             **fields,
         },
     )
@@ -165,7 +190,7 @@ def _record_start(run: Run, request: StageRequest, experiment: Experiment) -> No
     if request.resume is None:
         model = run.record()["model"]
         run.update_record(model={**model, "sha256": weights_sha256(request.source, experiment.loaded.model)})
-    write_json(run.samples / "grader.json", experiment.grader.spec)
+    run.write_json(run.samples / "grader.json", experiment.grader.spec)
 
 
 def _rl_prompts(run: Run, experiment: Experiment) -> list[Prompt]:
@@ -200,23 +225,25 @@ def _report_dropped(run: Run, dropped: Sequence[Dropped], total: int, progress: 
     if not dropped:
         return
     progress.say(f"{len(dropped)} of {total} training problems left out; reasons in {run.folder / 'dropped.jsonl'}")
-    (run.folder / "dropped.jsonl").unlink(missing_ok=True)
-    with JsonlWriter(run.folder / "dropped.jsonl") as file:
+    if run.writes:
+        (run.folder / "dropped.jsonl").unlink(missing_ok=True)
+    with run.rows(run.folder / "dropped.jsonl") as file:
         for drop in dropped:
             file.write({"item_id": drop.problem.item_id, "source": drop.problem.source, "reason": drop.reason})
 
 
 def _validation(
-    run: Run, experiment: Experiment, problems: Sequence[Problem], decode: Decode
+    run: Run, experiment: Experiment, problems: Sequence[Problem], decode: Decode, ranks: Ranks
 ) -> Callable[[int], list[SampleRecord]]:
     """Greedy answers to validation problems, saved with the step they belong to."""
 
     def validate(step: int) -> list[SampleRecord]:
         with experiment.progress.task("validation", len(problems), "problem") as task:
-            records = experiment.validate(problems, decode, task)
+            records = experiment.validate(problems, decode, task, ranks)
         file = run.samples / f"validation-step-{step}.jsonl"
-        file.unlink(missing_ok=True)
-        with JsonlWriter(file) as writer:
+        if run.writes:
+            file.unlink(missing_ok=True)
+        with run.rows(file) as writer:
             for record in records:
                 writer.write({**record.to_json(), "step": step})
         return records

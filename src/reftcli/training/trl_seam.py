@@ -22,7 +22,7 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from reftcli.training.ppo.policy import PolicyWithValueHead
 
-__all__ = ["NoRewardModel", "PPOConfig", "PPOTrainer", "shared_backbone"]
+__all__ = ["NoRewardModel", "PPOConfig", "PPOTrainer", "shared_backbone", "use_max_grad_norm"]
 
 
 class NoRewardModel(nn.Module):
@@ -50,3 +50,24 @@ def shared_backbone() -> Iterator[None]:
         yield
     finally:
         _ppo_trainer.PolicyAndValueWrapper, _ppo_trainer.prepare_deepspeed = wrapper, prepare
+
+
+@contextmanager
+def use_max_grad_norm(max_grad_norm: float) -> Iterator[None]:
+    """While ``PPOTrainer.__init__`` runs, DeepSpeed is told to clip at our setting: TRL leaves it at 1.
+
+    Where DeepSpeed has no part, nothing happens.
+    """
+    prepare = _ppo_trainer.Accelerator.prepare
+
+    def prepare_clipping(accelerator: Any, *objects: Any, **kwargs: Any) -> Any:
+        plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+        if plugin is not None:
+            plugin.deepspeed_config["gradient_clipping"] = max_grad_norm
+        return prepare(accelerator, *objects, **kwargs)
+
+    _ppo_trainer.Accelerator.prepare = prepare_clipping
+    try:
+        yield
+    finally:
+        _ppo_trainer.Accelerator.prepare = prepare

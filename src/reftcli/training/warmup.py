@@ -20,15 +20,19 @@ from reftcli.errors import DataError, Interrupted
 from reftcli.evaluation.answering import accuracy, share_of
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Verdict
-from reftcli.models.load import LoadedModel, save_model
-from reftcli.models.precision import uses_bf16
+from reftcli.models.load import LoadedModel, default_device
+from reftcli.models.precision import device_arguments, uses_bf16
 from reftcli.problems.prompts import Example
+from reftcli.recipe.batches import micro_batches, whole_batches
 from reftcli.recipe.schema import ModelSettings, WarmupSettings
-from reftcli.runs.files import disk_errors, drop_rows_after, folder_written_aside
+from reftcli.runs.files import disk_errors, drop_rows_after
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress, Task
+from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.runs.trackers import MetricsLog, Trackers
+from reftcli.training.engines import engine_of
+from reftcli.training.saving import save_model_of_all
 from reftcli.training.sft_checkpoints import adopt_checkpoint, latest_as_trainer_wants, working_folder
 
 _IGNORED = -100
@@ -56,6 +60,7 @@ def run_warmup(
     progress: Progress,
     resume: bool = False,
     trackers: Trackers | None = None,
+    ranks: Ranks = ALONE,
 ) -> WarmupOutcome:
     """Trains in place; writes ``final/``, ``best/`` (the same model: the stop is a setting), checkpoints and metrics.
 
@@ -68,17 +73,18 @@ def run_warmup(
     steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
     last_step = max(1, round(settings.epochs * steps_per_epoch))
     steps = run.step_folders() if resume else []
-    drop_rows_after(run.metrics_file, steps[-1][0] if steps else -1)
+    if ranks.is_main:
+        drop_rows_after(run.metrics_file, steps[-1][0] if steps else -1)
     with (
         MetricsLog(run, trackers) as metrics,
         stop_on_signal(progress.say) as stop,
         progress.task("warm-up", last_step, "step") as task,
     ):
-        watcher = _Watcher(run, last_step, metrics, task, stop)
+        watcher = _Watcher(run, last_step, metrics, task, stop, ranks)
         trainer = SFTTrainer(
             model=loaded.model,
-            args=_sft_config(working_folder(run), settings, model_settings, seed, steps_per_epoch),
-            train_dataset=_dataset(examples),
+            args=_sft_config(working_folder(run), settings, model_settings, seed, steps_per_epoch, ranks.count),
+            train_dataset=_dataset(whole_batches(examples, settings.batch_size)),
             processing_class=loaded.tokenizer,
             callbacks=[watcher],
         )
@@ -90,19 +96,25 @@ def run_warmup(
             loaded.model.load_state_dict(saved.state_dict())
             task.advance(last_step)
         else:
-            with disk_errors(run.checkpoints), latest_as_trainer_wants(run) if resume else nullcontext() as checkpoint:
+            with (
+                disk_errors(run.checkpoints),
+                latest_as_trainer_wants(run, ranks) if resume else nullcontext() as checkpoint,
+            ):
                 trainer.train(resume_from_checkpoint=checkpoint)
-        if stop and watcher.step < last_step:
+        if watcher.stopping and watcher.step < last_step:
             raise Interrupted(f"stopped after step {watcher.step} of {last_step}; go on with --resume")
         loaded.model.eval()
-        records = validate(watcher.step)
+        engine = engine_of(trainer.accelerator, trainer.model_wrapped, trainer.optimizer)
+        with engine.whole_weights():
+            ranks.is_at("validation")
+            records = validate(watcher.step)
         row = {"val_accuracy": accuracy(records), "val_no_answer": share_of(Verdict.NO_ANSWER, records)}
         metrics.write({"step": watcher.step, "time": time.time(), **row, "val_n": len(records)})
-    with folder_written_aside(run.final) as aside:
-        save_model(aside, loaded.model, loaded.tokenizer)
-    if not run.best.exists():
-        run.best.symlink_to(run.final.name)  # one validation, so the last weights are the best ones
-    shutil.rmtree(working_folder(run), ignore_errors=True)
+    save_model_of_all(run.final, loaded.model, loaded.tokenizer, engine, ranks)
+    if ranks.is_main:
+        if not run.best.exists():
+            run.best.symlink_to(run.final.name)  # one validation, so the last weights are the best ones
+        shutil.rmtree(working_folder(run), ignore_errors=True)
     tokens = round(sum(len(e.prompt.token_ids) + len(e.target_ids) for e in examples) * settings.epochs)
     return WarmupOutcome(watcher.step, tokens, row["val_accuracy"], row["val_no_answer"])
 
@@ -118,14 +130,19 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
 
 
 def _sft_config(
-    folder: Path, settings: WarmupSettings, model_settings: ModelSettings, seed: int, steps_per_epoch: int
+    folder: Path,
+    settings: WarmupSettings,
+    model_settings: ModelSettings,
+    seed: int,
+    steps_per_epoch: int,
+    processes: int,
 ) -> SFTConfig:
-    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    micro, accumulated = micro_batches(settings.batch_size, settings.micro_batch_size, processes)
+    device = default_device()
     return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=math.ceil(settings.batch_size / micro),
+        gradient_accumulation_steps=accumulated,
         num_train_epochs=settings.schedule_epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_schedule,
@@ -136,8 +153,8 @@ def _sft_config(
         max_length=None,
         bf16=uses_bf16(model_settings.precision, device),
         gradient_checkpointing=model_settings.gradient_checkpointing,
-        use_cpu=device.type == "cpu",
-        dataloader_pin_memory=device.type != "cpu",
+        ddp_find_unused_parameters=False,
+        **device_arguments(),
         logging_strategy="steps",
         logging_steps=1,
         save_strategy="steps",
@@ -152,9 +169,12 @@ def _sft_config(
 class _Watcher(TrainerCallback):  # type: ignore[misc]
     """Stops at the last step (the schedule may be longer), saves on request, writes metrics and moves the bar."""
 
-    def __init__(self, run: Run, last_step: int, metrics: MetricsLog, task: Task, stop: StopRequest) -> None:
+    def __init__(
+        self, run: Run, last_step: int, metrics: MetricsLog, task: Task, stop: StopRequest, ranks: Ranks
+    ) -> None:
         self.step = 0
-        self._run = run
+        self.stopping = False
+        self._run, self._ranks = run, ranks
         self._last_step, self._metrics, self._task, self._stop = last_step, metrics, task, stop
         self._started = time.perf_counter()
 
@@ -167,13 +187,18 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.step = state.global_step
         self._task.advance()
-        if self._stop:
+        self._ranks.is_at(f"step {self.step + 1}")
+        self.stopping = any(self._ranks.gather(bool(self._stop)))  # one process was asked: all of them stop here
+        if self.stopping:
             control.should_save = True
-        if self._stop or self.step >= self._last_step:
+        if self.stopping or self.step >= self._last_step:
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        adopt_checkpoint(self._run, state.global_step, keep=1)
+        self._ranks.gather(None)  # everybody's part is written
+        if self._ranks.is_main:
+            adopt_checkpoint(self._run, state.global_step, keep=1)
+        self._ranks.gather(None)
 
     def on_log(
         self,

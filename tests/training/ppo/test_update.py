@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,11 +24,19 @@ from reftcli.problems.prompts import Prompt
 from reftcli.problems.record import Problem
 from reftcli.recipe.schema import RlSettings
 from reftcli.rewards.shaping import Reward
+from reftcli.runs.ranks import ALONE
 from reftcli.sampling.interface import Completion, Decode
 from reftcli.sampling.torch_sampler import TorchSampler
-from reftcli.training.ppo.policy import PolicyWithValueHead, SeparateValueModel, new_value_head, new_value_model
-from reftcli.training.ppo.rollout import Rollout
-from reftcli.training.ppo.update import Networks, rollout_batch, update_policy
+from reftcli.training.engines import TorchEngine
+from reftcli.training.ppo.policy import (
+    PolicyWithValueHead,
+    ReferenceModel,
+    SeparateValueModel,
+    new_value_head,
+    new_value_model,
+)
+from reftcli.training.ppo.rollout import Rollout, RolloutBatch
+from reftcli.training.ppo.update import Networks, UpdateStatistics, rollout_batch, update_policy
 
 VOCABULARY, EOS, PAD = 40, 2, 0
 NO_CLIPPING = 1e12
@@ -48,8 +56,27 @@ def networks(micro: int = 64, dtype: torch.dtype = torch.float64) -> Networks:
     """A policy that has moved away from its reference, so that the KL is not 0."""
     policy, reference = small_model(1, dtype), frozen_copy(small_model(1, dtype))
     nudge(policy, 0.02, seed=5)
-    wrapper = PolicyWithValueHead(policy, new_value_head(policy, 3).to(dtype))
-    return Networks(wrapper, reference, Accelerator(cpu=True), nullcontext, micro)
+    return networks_of(policy, value_head(policy).to(dtype), reference, micro)
+
+
+def networks_of(policy: PreTrainedModel, head: torch.nn.Module, reference: PreTrainedModel, micro: int) -> Networks:
+    wrapper, accelerator = PolicyWithValueHead(policy, head), Accelerator(cpu=True)  # type: ignore[arg-type]
+    engine = TorchEngine(accelerator, wrapper, None)
+    return Networks(wrapper, ReferenceModel(reference), accelerator, engine, ALONE, nullcontext, micro)
+
+
+def value_head(policy: PreTrainedModel) -> torch.nn.Linear:
+    """As training goes on: at the start all values are 0, and the backbone has no gradient from them."""
+    head = new_value_head(policy)
+    nudge(head, 0.3, seed=3)
+    return head
+
+
+def update_by(
+    nets: Networks, optimizer: Any, batch: RolloutBatch, settings: RlSettings, rng: np.random.Generator
+) -> UpdateStatistics:
+    engine = TorchEngine(nets.accelerator, nets.policy, optimizer)
+    return update_policy(replace(nets, engine=engine), batch, settings, rng)
 
 
 def nudge(module: torch.nn.Module, size: float, seed: int) -> None:
@@ -127,7 +154,7 @@ def reference_targets(nets: Networks, rollouts: Sequence[Rollout], s: RlSettings
     for row in rollouts:
         with torch.no_grad():
             now = read_row(nets.policy.policy, nets.policy.value_head, row, s.temperature)
-            ref = read_row(nets.reference, nets.policy.value_head, row, s.temperature)
+            ref = read_row(nets.reference.model, nets.policy.value_head, row, s.temperature)
         n = len(now.logprobs)
         logprobs, values = [float(x) for x in now.logprobs], [float(x) for x in now.values]
         rewards = []
@@ -201,7 +228,7 @@ def engine_gradients(
     batch = rollout_batch(nets, rollouts, settings)
     before_step()
     recorder = Recorder(nets.policy)
-    update_policy(nets, recorder, batch, settings, np.random.default_rng(0))  # type: ignore[arg-type]
+    update_by(nets, recorder, batch, settings, np.random.default_rng(0))  # type: ignore[arg-type]
     assert len(recorder.steps) == 1
     return recorder.steps[0]
 
@@ -275,7 +302,7 @@ def test_the_moved_policy_of_the_test_above_is_clipped_in_part() -> None:
     settings = SETTINGS.model_copy(update={"batch_size": 4})
     batch = rollout_batch(nets, rollouts, settings)
     nudge(nets.policy, 0.03, seed=9)
-    statistics = update_policy(nets, Recorder(nets.policy), batch, settings, np.random.default_rng(0))  # type: ignore[arg-type]
+    statistics = update_by(nets, Recorder(nets.policy), batch, settings, np.random.default_rng(0))  # type: ignore[arg-type]
     assert 0.1 < statistics.clip_fraction[0] < 0.9
 
 
@@ -293,7 +320,7 @@ def test_packing_padding_and_chunks_give_the_same_gradients(packs: bool, chunk: 
 
 def with_separate_value_model() -> Networks:
     nets = networks()
-    value_model = new_value_model(small_model(1), "separate", 3).double()
+    value_model = new_value_model(small_model(1), "separate").double()
     nudge(value_model, 0.02, seed=6)
     return replace(nets, policy=PolicyWithValueHead(nets.policy.policy, value_model))  # type: ignore[arg-type]
 
@@ -316,7 +343,7 @@ def with_lora(reference: bool) -> Networks:
     add_lora(nets.policy.policy, rank=4, alpha=8, seed=0)
     nets.policy.policy.double()
     nudge(torch.nn.ParameterList(p for p in nets.policy.policy.parameters() if p.requires_grad), 0.05, seed=7)
-    return replace(nets, reference=copied if reference else None)
+    return replace(nets, reference=ReferenceModel(copied) if reference else None)
 
 
 def test_without_its_lora_layers_the_policy_is_the_reference() -> None:
@@ -389,7 +416,7 @@ def test_two_epochs_over_the_batch_end_at_the_weights_of_the_reference() -> None
     ours, naive = networks(), networks()
     optimizer = torch.optim.SGD(ours.policy.parameters(), lr=0.05)
     batch = rollout_batch(ours, rollouts, settings)
-    update_policy(ours, optimizer, batch, settings, np.random.default_rng(0))
+    update_by(ours, optimizer, batch, settings, np.random.default_rng(0))
     targets = reference_targets(naive, rollouts, settings)
     step = torch.optim.SGD(naive.policy.parameters(), lr=0.05)
     for _ in range(2):
@@ -411,7 +438,7 @@ def test_each_mini_batch_is_a_step_and_each_row_is_in_one_of_them() -> None:
     settings = SETTINGS.model_copy(update={"batch_size": 4, "mini_batch_size": 2})
     nets = networks()
     recorder = Recorder(nets.policy)
-    statistics = update_policy(
+    statistics = update_by(
         nets,
         recorder,
         rollout_batch(nets, rollouts, settings),
@@ -429,7 +456,7 @@ def test_gradients_are_clipped_to_the_norm_of_the_setting() -> None:
     settings = SETTINGS.model_copy(update={"batch_size": 4, "max_grad_norm": 0.01})
     nets = networks(dtype=torch.float32)
     recorder = Recorder(nets.policy)
-    statistics = update_policy(
+    statistics = update_by(
         nets,
         recorder,
         rollout_batch(nets, rollouts, settings),
@@ -444,7 +471,7 @@ def test_gradients_are_clipped_to_the_norm_of_the_setting() -> None:
 def test_losses_reported_are_those_of_the_reference() -> None:
     rollouts, nets = random_rollouts(18, MIXED), networks()
     settings = SETTINGS.model_copy(update={"batch_size": 4})
-    statistics = update_policy(
+    statistics = update_by(
         nets,
         Recorder(nets.policy),
         rollout_batch(nets, rollouts, settings),
@@ -499,7 +526,7 @@ def moved_by(steps: int, precision: Literal["fp32", "bf16"]) -> float:
     settings = SETTINGS.model_copy(update={"batch_size": 4})
     for step in range(steps):
         batch = rollout_batch(nets, random_rollouts(100 + step, MIXED), settings)
-        update_policy(nets, optimizer, batch, settings, np.random.default_rng(0))
+        update_by(nets, optimizer, batch, settings, np.random.default_rng(0))
     changes = [(p.detach() - b).norm() for p, b in zip(nets.policy.parameters(), before, strict=True)]
     assert all(p.dtype == torch.float32 for p in nets.policy.parameters())
     assert all(state["exp_avg"].dtype == torch.float32 for state in optimizer.state.values())
@@ -522,8 +549,8 @@ def test_gradients_of_a_real_model_equal_the_reference() -> None:
     loaded = load_model(resolve_model("smollm2-q4"))
     reference = frozen_copy(loaded.model)
     nudge(loaded.model, 1e-3, seed=5)
-    head = new_value_head(loaded.model, 3)
-    nets = Networks(PolicyWithValueHead(loaded.model, head), reference, Accelerator(cpu=True), nullcontext, 2)
+    head = value_head(loaded.model)
+    nets = networks_of(loaded.model, head, reference, 2)
     assert nets.packs
     generator = torch.Generator().manual_seed(0)
     words = [torch.randint(3, 40_000, (n,), generator=generator).tolist() for n in (30, 9, 55, 12, 20, 1)]

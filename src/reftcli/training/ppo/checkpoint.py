@@ -13,10 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reftcli.errors import RuntimeFailure
-from reftcli.models.load import save_model
 from reftcli.models.lora import lora_state
-from reftcli.runs.files import folder_written_aside
 from reftcli.runs.folder import Run
+from reftcli.runs.ranks import Ranks
+from reftcli.training.engines import Engine
+from reftcli.training.saving import folder_of_all, save_weights
 
 STATE_FILE = "trainer_state.pt"
 
@@ -37,38 +38,48 @@ class RlState:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The parts of a trainer that a checkpoint holds."""
+    """The parts of a trainer that a checkpoint holds, and who holds them."""
 
     policy: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     value_head: nn.Module
-    optimizer: Any
+    engine: Engine
     lr_scheduler: Any
+    ranks: Ranks
 
 
 def save_checkpoint(run: Run, trained: Trained, state: RlState, keep: int) -> Path:
-    """Writes ``checkpoints/step-N`` and removes the oldest beyond ``keep``.
+    """Writes ``checkpoints/step-N`` and removes the oldest beyond ``keep``. All processes call it.
 
     Raises:
         RuntimeFailure: the disk is full or read-only; earlier checkpoints stay as they are.
     """
     folder = run.checkpoints / f"step-{state.update}"
-    with folder_written_aside(folder) as aside:
-        save_model(aside / "model", trained.policy, trained.tokenizer)
-        torch.save(
-            {
-                "state": asdict(state),
-                "value_head": trained.value_head.state_dict(),
-                "lora": lora_state(trained.policy),
-                "optimizer": trained.optimizer.state_dict(),
-                "lr_scheduler": trained.lr_scheduler.state_dict(),
-                "torch_rng": torch.get_rng_state(),
-            },
-            aside / STATE_FILE,
-        )
-    for _, old in run.step_folders()[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    with folder_of_all(folder, trained.ranks) as aside:
+        save_weights(aside / "model", trained.policy, trained.tokenizer, trained.engine, trained.ranks)
+        trained.engine.save(aside)
+        if trained.ranks.is_main:
+            torch.save({**_own_state(trained), "state": asdict(state)}, aside / STATE_FILE)
+    if trained.ranks.is_main:
+        for _, old in run.step_folders()[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def _own_state(trained: Trained) -> dict[str, Any]:
+    """What one process knows for all. Under DeepSpeed head, LoRA layers and moments are in DeepSpeed's own files."""
+    state = {
+        "engine": trained.engine.identity,
+        "lr_scheduler": trained.lr_scheduler.state_dict(),
+        "torch_rng": torch.get_rng_state(),
+    }
+    if optimizer := trained.engine.optimizer_state():
+        state |= {
+            "optimizer": optimizer,
+            "value_head": trained.value_head.state_dict(),
+            "lora": lora_state(trained.policy),
+        }
+    return state
 
 
 def restore_checkpoint(folder: Path, trained: Trained) -> RlState:
@@ -79,11 +90,22 @@ def restore_checkpoint(folder: Path, trained: Trained) -> RlState:
     """
     try:
         saved: Mapping[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-        trained.value_head.load_state_dict(saved["value_head"])
-        trained.policy.load_state_dict(saved["lora"], strict=False)
-        trained.optimizer.load_state_dict(saved["optimizer"])
+        _check_engine(folder, saved.get("engine", "torch"), trained.engine.identity)
+        if "optimizer" in saved:
+            trained.value_head.load_state_dict(saved["value_head"])
+            trained.policy.load_state_dict(saved["lora"], strict=False)
+            trained.engine.load_optimizer_state(saved["optimizer"])
+        trained.engine.load(folder)
         trained.lr_scheduler.load_state_dict(saved["lr_scheduler"])
         torch.set_rng_state(saved["torch_rng"])
         return RlState(**saved["state"])
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise RuntimeFailure(f"{folder} cannot be resumed from: {error}") from error
+
+
+def _check_engine(folder: Path, written_by: str, now: str) -> None:
+    if written_by != now:
+        raise RuntimeFailure(
+            f"{folder} was written by {written_by}, and its optimizer state cannot go on under {now}; give the "
+            "--launch and --processes that the run had (or start a new run from its model/)"
+        )

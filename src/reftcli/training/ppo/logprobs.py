@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reftcli.models.onednn import products_of
+
 
 def at_least_fp32(x: Tensor) -> Tensor:
     """Statistics of a bf16 forward are made in fp32; those of a float64 model stay as they are."""
@@ -64,7 +66,7 @@ def chunked_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor, temperatu
     The backward pass computes the logits again. ``head``: a linear layer, perhaps with a bias.
     """
     logprobs: Tensor = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head.bias, targets, temperature, chunk
+        hidden, head.weight, head.bias, targets, temperature, chunk, head
     )
     return logprobs
 
@@ -72,14 +74,22 @@ def chunked_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor, temperatu
 class _ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk: int,
+        head: nn.Module,
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.temperature, ctx.chunk = temperature, chunk
-        parts = [
-            torch.log_softmax(_logits(h, weight, bias, temperature), dim=-1).gather(1, y[:, None]).squeeze(1)
-            for h, y in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
-        ]
+        ctx.temperature, ctx.chunk, ctx.head = temperature, chunk, head
+        with products_of(head):
+            parts = [
+                torch.log_softmax(_logits(h, weight, bias, temperature), dim=-1).gather(1, y[:, None]).squeeze(1)
+                for h, y in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+            ]
         return torch.cat(parts)
 
     @staticmethod
@@ -92,17 +102,18 @@ class _ChunkedLogprobs(torch.autograd.Function):
         )
         for_bias = torch.zeros_like(bias) if bias is not None else None
         start = 0
-        for h, y, g in zip(*(torch.split(x, ctx.chunk) for x in (hidden, targets, gradients[0])), strict=True):
-            towards = torch.softmax(_logits(h, weight, bias, ctx.temperature), dim=-1).mul_(-g[:, None])
-            towards.scatter_add_(1, y[:, None], g[:, None].to(towards.dtype))
-            towards = (towards / ctx.temperature).to(h.dtype)
-            for_hidden[start : start + len(h)] = towards @ weight.to(h.dtype)
-            if for_weight is not None:
-                for_weight += (towards.t() @ h).to(for_weight.dtype)
-            if for_bias is not None:
-                for_bias += towards.sum(dim=0).to(for_bias.dtype)
-            start += len(h)
-        return for_hidden, None if for_weight is None else for_weight.to(weight.dtype), for_bias, None, None, None
+        with products_of(ctx.head):
+            for h, y, g in zip(*(torch.split(x, ctx.chunk) for x in (hidden, targets, gradients[0])), strict=True):
+                towards = torch.softmax(_logits(h, weight, bias, ctx.temperature), dim=-1).mul_(-g[:, None])
+                towards.scatter_add_(1, y[:, None], g[:, None].to(towards.dtype))
+                towards = (towards / ctx.temperature).to(h.dtype)
+                for_hidden[start : start + len(h)] = towards @ weight.to(h.dtype)
+                if for_weight is not None:
+                    for_weight += (towards.t() @ h).to(for_weight.dtype)
+                if for_bias is not None:
+                    for_bias += towards.sum(dim=0).to(for_bias.dtype)
+                start += len(h)
+        return for_hidden, None if for_weight is None else for_weight.to(weight.dtype), for_bias, None, None, None, None
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:

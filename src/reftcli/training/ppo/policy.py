@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from reftcli.models.attention import NAME, own_attention, packed, takes_own_attention
+from reftcli.models.attention import NAME, in_multiples, own_attention, packed, takes_own_attention
 from reftcli.models.precision import Autocast
 from reftcli.training.ppo.logprobs import at_least_fp32, chunked_logprobs, entropies_of, logprobs_of
 
@@ -72,17 +72,18 @@ class PolicyWithValueHead(nn.Module):
         self, batch: ScoringInput, temperature: float, autocast: Autocast = nullcontext, with_entropy: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """(log-probabilities [_N], values [_N], entropies [_N] or None) of the completion tokens, in fp32 or better."""
-        head = self.policy.get_output_embeddings()
+        head, n = self.policy.get_output_embeddings(), len(batch.targets)
         with autocast():
             hidden = predicting_states(self.policy, batch, self.packs)
             separate = isinstance(self.value_head, SeparateValueModel)
             values = (self.value_head(batch, self.packs) if separate else self.value_head(hidden)).squeeze(-1)
+            hidden, targets = in_multiples(hidden), in_multiples(batch.targets)
             if self.logprob_chunk is not None and not with_entropy:
-                logprobs = chunked_logprobs(hidden, head, batch.targets, temperature, self.logprob_chunk)
-                return logprobs, at_least_fp32(values), None
+                logprobs = chunked_logprobs(hidden, head, targets, temperature, self.logprob_chunk)
+                return logprobs[:n], at_least_fp32(values), None
             logits = head(hidden)
-        entropy = entropies_of(logits, temperature) if with_entropy else None  # before the gradient overwrites them
-        return logprobs_of(logits, batch.targets, temperature), at_least_fp32(values), entropy
+        entropy = entropies_of(logits, temperature)[:n] if with_entropy else None  # before the gradient overwrites them
+        return logprobs_of(logits, targets, temperature)[:n], at_least_fp32(values), entropy
 
 
 def reference_logprobs(
@@ -90,8 +91,20 @@ def reference_logprobs(
 ) -> Tensor:
     """log ref(a|s) of the completion tokens, [_N]."""
     with torch.no_grad(), autocast():
-        logits = model.get_output_embeddings()(predicting_states(model, batch, packs))
-        return logprobs_of(logits, batch.targets, temperature)
+        logits = model.get_output_embeddings()(in_multiples(predicting_states(model, batch, packs)))
+        return logprobs_of(logits, in_multiples(batch.targets), temperature)[: len(batch.targets)]
+
+
+class ReferenceModel(nn.Module):
+    """The frozen warm-up model as a module that accelerate and DeepSpeed can hold; called as `reference_logprobs`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.config = model.config  # DeepSpeed's preparation reads it
+
+    def forward(self, batch: ScoringInput, temperature: float, autocast: Autocast, packs: bool) -> Tensor:
+        return reference_logprobs(self.model, batch, temperature, autocast, packs)
 
 
 def predicting_states(model: PreTrainedModel, batch: ScoringInput, packs: bool) -> Tensor:
@@ -114,23 +127,21 @@ def predicting_states(model: PreTrainedModel, batch: ScoringInput, packs: bool) 
     return selected
 
 
-def new_value_head(policy: PreTrainedModel, seed: int) -> nn.Linear:
-    """One linear layer with bias, randomly initialised as in the paper's scripts.
+def new_value_head(policy: PreTrainedModel) -> nn.Linear:
+    """One linear layer with bias whose first values are 0.
 
-    First values are not near 0 where hidden states are large: on SmolLM2-135M their standard deviation is 0.6, on the
-    embedded model 0.1, for rewards between 0 and 1.
+    The paper's scripts begin with random weights of standard deviation 0.02. Where hidden states are large, that makes
+    values with a standard deviation of 0.6 (SmolLM2-135M), for rewards between 0 and 1: noise in the first advantages.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = nn.Linear(policy.config.hidden_size, 1)
-        nn.init.normal_(head.weight, std=0.02)
-        nn.init.zeros_(head.bias)
+    head = nn.Linear(policy.config.hidden_size, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
     return head
 
 
-def new_value_model(policy: PreTrainedModel, kind: Literal["shared", "separate"], seed: int) -> nn.Module:
+def new_value_model(policy: PreTrainedModel, kind: Literal["shared", "separate"]) -> nn.Module:
     """What the setting ``rl.value_model`` means: a head for the policy's backbone, or a copy of the model with one."""
-    head = new_value_head(policy, seed)
+    head = new_value_head(policy)
     if kind == "shared":
         return head
     model = copy.deepcopy(policy)

@@ -16,26 +16,29 @@ from reftcli.errors import DataError, Interrupted, TrainingStopped
 from reftcli.evaluation.answering import accuracy, share_of
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Grader, Verdict
-from reftcli.models.load import LoadedModel, save_model
-from reftcli.models.precision import autocast_for
+from reftcli.models.load import LoadedModel
+from reftcli.models.precision import autocast_for, device_arguments
 from reftcli.problems.prompts import Prompt, PromptBuilder
 from reftcli.recipe.schema import ModelSettings, RlSettings
 from reftcli.rewards.shaping import shape_reward, ungradable_share
-from reftcli.runs.files import JsonlWriter, drop_rows_after, folder_written_aside, read_jsonl
+from reftcli.runs.files import JsonlWriter, drop_rows_after, read_jsonl
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress
+from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.runs.trackers import MetricsLog, Trackers
 from reftcli.sampling.interface import Completion, Decode, Sampler
 from reftcli.sampling.torch_sampler import TorchSampler
+from reftcli.training.engines import beyond_bf16, engine_of, set_masters
 from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
 from reftcli.training.ppo.phases import PhaseClock
-from reftcli.training.ppo.policy import check_backbone_and_head, new_value_model, turn_off_dropout
+from reftcli.training.ppo.policy import ReferenceModel, check_backbone_and_head, new_value_model, turn_off_dropout
 from reftcli.training.ppo.rollout import Rollout, RolloutBatch
 from reftcli.training.ppo.schedule import ProblemOrder
 from reftcli.training.ppo.update import Networks, rollout_batch, rollout_error, update_policy
 from reftcli.training.ppo.watch import Watch
-from reftcli.training.trl_seam import NoRewardModel, PPOConfig, PPOTrainer, shared_backbone
+from reftcli.training.saving import save_model_of_all
+from reftcli.training.trl_seam import NoRewardModel, PPOConfig, PPOTrainer, shared_backbone, use_max_grad_norm
 
 _ROLLOUTS_SAVED_PER_UPDATE = 4
 _MAX_ROLLOUT_ERROR = 5e-3
@@ -53,6 +56,7 @@ class Collaborators:
     """Greedy answers to the validation problems after so many updates."""
     progress: Progress
     trackers: Trackers | None = None
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         check_backbone_and_head(loaded.model)
         self._run, self._prompts, self._updates, self._settings, self._seed = run, prompts, updates, settings, seed
         self._collaborators = collaborators
+        self._ranks = ranks = collaborators.ranks
         if len(prompts) < settings.batch_size:
             raise DataError(
                 f"{len(prompts)} training problems do not fill rl.batch_size {settings.batch_size}; lower it"
@@ -101,27 +106,35 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         self._order = ProblemOrder(len(prompts), settings.batch_size, seed)
         if model_settings.gradient_checkpointing:  # TRL's argument alone does not reach the policy
             loaded.model.gradient_checkpointing_enable()
-        with shared_backbone():
+        exact = beyond_bf16(loaded.model)
+        with shared_backbone(), use_max_grad_norm(settings.max_grad_norm):
             super().__init__(
-                args=_ppo_config(run.folder, settings, model_settings, updates, seed, loaded.eos_token_id),
+                args=_ppo_config(
+                    run.folder, settings, model_settings, updates, seed, loaded.eos_token_id, processes=ranks.count
+                ),
                 processing_class=loaded.tokenizer,
                 model=loaded.model,
-                ref_model=reference or NoRewardModel(),
+                ref_model=NoRewardModel() if reference is None else ReferenceModel(reference),
                 reward_model=NoRewardModel(),
-                value_model=new_value_model(loaded.model, settings.value_model, seed),
+                value_model=new_value_model(loaded.model, settings.value_model),
                 train_dataset=list(range(len(prompts))),
                 eval_dataset=[0],
                 data_collator=list,
             )
+        engine = engine_of(self.accelerator, self.model, self.optimizer)
+        share = (settings.mini_batch_size or settings.batch_size) // ranks.count
         self._networks = Networks(
             policy=self.model,
             reference=None if reference is None else self.ref_model,
             accelerator=self.accelerator,
+            engine=engine,
+            ranks=ranks,
             autocast=autocast_for(model_settings.precision, self.accelerator.device),
-            micro_batch_size=settings.micro_batch_size or settings.mini_batch_size or settings.batch_size,
+            micro_batch_size=min(settings.micro_batch_size or share, share),
         )
         wrapper = self.accelerator.unwrap_model(self.model)
-        self._trained = Trained(wrapper.policy, loaded.tokenizer, wrapper.value_head, self.optimizer, self.lr_scheduler)
+        set_masters(wrapper.policy, exact)
+        self._trained = Trained(wrapper.policy, loaded.tokenizer, wrapper.value_head, engine, self.lr_scheduler, ranks)
         wrapper.logprob_chunk = settings.logprob_chunk
         self._sampler = collaborators.sampler
         if isinstance(self._sampler, TorchSampler) and settings.value_model == "shared":
@@ -139,12 +152,13 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         """
         state = RlState() if resume_from is None else restore_checkpoint(resume_from, self._trained)
         last_kept = -1 if resume_from is None else state.update
-        drop_rows_after(self._run.metrics_file, last_kept)
-        drop_rows_after(self._run.samples / "rollouts.jsonl", last_kept)
+        if self._ranks.is_main:
+            drop_rows_after(self._run.metrics_file, last_kept)
+            drop_rows_after(self._run.samples / "rollouts.jsonl", last_kept)
         progress = self._collaborators.progress
         with (
             MetricsLog(self._run, self._collaborators.trackers) as metrics,
-            JsonlWriter(self._run.samples / "rollouts.jsonl") as samples,
+            self._run.rows(self._run.samples / "rollouts.jsonl") as samples,
             stop_on_signal(progress.say) as stop,
             progress.task("rl", self._updates, "update") as task,
         ):
@@ -167,11 +181,14 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                     task.show({"val_accuracy": state.last_accuracy})
                 self._checkpoint_if_due(state, stop)
         ended_by = self._ended_by(state)
-        with folder_written_aside(self._run.final) as aside:
-            save_model(aside, self._trained.policy, self._trained.tokenizer)
+        self._save_model(self._run.final)
         return RlOutcome(
             state.update, state.tokens, state.best_accuracy, state.best_update, state.last_accuracy, ended_by
         )
+
+    def _save_model(self, folder: Path) -> None:
+        trained = self._trained
+        save_model_of_all(folder, trained.policy, trained.tokenizer, trained.engine, self._ranks)
 
     def _goes_on(self, state: RlState) -> bool:
         return state.update < self._updates and not patience_spent(state, self._settings)
@@ -194,15 +211,18 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
 
     def _one_update(self, update: int) -> tuple[dict[str, Any], RolloutBatch]:
         clock = PhaseClock(self.accelerator.device)
+        self._ranks.is_at(f"update {update + 1}, rollout")
         completions = self._completions(update)
         clock.end("rollout")
+        self._ranks.is_at(f"update {update + 1}, grading")
         rollouts = self._graded(completions)
         clock.end("grading")
+        self._ranks.is_at(f"update {update + 1}, scoring and update")
         batch = rollout_batch(self._networks, rollouts, self._settings)
         verified = self._verified(update, batch)
         clock.end("scoring")
         statistics = update_policy(
-            self._networks, self.optimizer, batch, self._settings, np.random.default_rng([self._seed, update, 1])
+            self._networks, batch, self._settings, np.random.default_rng([self._seed, update, 1])
         )
         self._sampler.weights_changed()
         lr = self.lr_scheduler.get_last_lr()[0]
@@ -230,13 +250,14 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
 
     def _completions(self, update: int) -> list[Completion]:
         """One for each problem of the batch (this rank's share)."""
-        share = self._order.batch(update)[self.accelerator.process_index :: self.accelerator.num_processes]
+        share = self._order.batch(update)[self._ranks.rank :: self._ranks.count]
         prompts = [self._prompts[i] for i in share]
         total = self._settings.max_total_tokens
         decode = Decode(
             "sampled", total, total, temperature=self._settings.temperature, seed=self._seed, stream=update + 1
         )
-        return self._sampler.sample(prompts, 1, decode)
+        with self._trained.engine.whole_weights():
+            return self._sampler.sample(prompts, 1, decode)
 
     def _graded(self, completions: Sequence[Completion]) -> list[Rollout]:
         """Completions with their grades and rewards."""
@@ -250,20 +271,22 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
 
     def _validate(self, state: RlState, metrics: MetricsLog) -> None:
         """Greedy accuracy on validation; the best model so far is kept in ``best/``."""
-        records = self._collaborators.validate(state.update)
+        self._ranks.is_at(f"validation after update {state.update}")
+        with self._trained.engine.whole_weights():
+            records = self._collaborators.validate(state.update)
         state.last_accuracy = found = accuracy(records)
         row = {"val_accuracy": found, "val_no_answer": share_of(Verdict.NO_ANSWER, records), "val_n": len(records)}
         metrics.write({"step": state.update, "time": time.time(), **row})
         if found > state.best_accuracy:
             state.best_accuracy, state.best_update = found, state.update
-            with folder_written_aside(self._run.best) as aside:
-                save_model(aside, self._trained.policy, self._trained.tokenizer)
+            self._save_model(self._run.best)
 
     def _checkpoint_if_due(self, state: RlState, stop: StopRequest) -> None:
         due = state.update % self._settings.checkpoint_every == 0
-        if due or stop:
+        stopping = any(self._ranks.gather(bool(stop)))  # one process was asked: all of them stop here
+        if due or stopping:
             save_checkpoint(self._run, self._trained, state, self._settings.keep)
-        if stop and self._goes_on(state):
+        if stopping and self._goes_on(state):
             raise Interrupted(f"stopped after update {state.update} of {self._updates}; go on with --resume")
 
     def _save_rollouts(self, samples: JsonlWriter, batch: RolloutBatch, step: int) -> None:
@@ -301,12 +324,18 @@ def patience_spent(state: RlState, settings: RlSettings) -> bool:
 
 
 def _ppo_config(
-    folder: Path, settings: RlSettings, model_settings: ModelSettings, updates: int, seed: int, eos_token_id: int
+    folder: Path,
+    settings: RlSettings,
+    model_settings: ModelSettings,
+    updates: int,
+    seed: int,
+    eos_token_id: int,
+    processes: int,
 ) -> PPOConfig:
     """Our settings in TRL's words. What differs from its defaults differs because the paper does."""
     return PPOConfig(
         output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // processes,
         gradient_accumulation_steps=1,
         num_mini_batches=settings.batch_size // (settings.mini_batch_size or settings.batch_size),
         num_ppo_epochs=settings.ppo_epochs,
@@ -327,7 +356,7 @@ def _ppo_config(
         num_sample_generations=0,
         gradient_checkpointing=model_settings.gradient_checkpointing,
         bf16=False,  # autocast is ours: see reftcli.models.precision
-        use_cpu=not torch.cuda.is_available(),
+        **device_arguments(),
         report_to="none",
         save_strategy="no",
         eval_strategy="no",

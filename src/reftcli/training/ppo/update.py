@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
-from torch.optim import Optimizer
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from reftcli.models.lora import without_lora
 from reftcli.models.precision import Autocast
 from reftcli.recipe.schema import RlSettings
+from reftcli.runs.ranks import Ranks
+from reftcli.training.engines import Engine
 from reftcli.training.ppo import maths
+from reftcli.training.ppo.exchange import everybodys
 from reftcli.training.ppo.policy import ScoringInput, reference_logprobs
 from reftcli.training.ppo.rollout import (
     Rollout,
@@ -33,14 +35,17 @@ from reftcli.training.ppo.rollout import (
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The networks of an update and how they run. ``policy`` may be wrapped by accelerate."""
+    """The networks of an update and how they run. ``policy`` and ``reference`` may be wrapped by accelerate."""
 
     policy: Any
-    reference: PreTrainedModel | None
-    """None: the policy without its LoRA layers."""
+    reference: nn.Module | None
+    """A `ReferenceModel`. None: the policy without its LoRA layers."""
     accelerator: Accelerator
+    engine: Engine
+    ranks: Ranks
     autocast: Autocast
     micro_batch_size: int
+    """Rollouts per forward pass on this process."""
 
     @property
     def packs(self) -> bool:
@@ -62,10 +67,12 @@ class UpdateStatistics:
 
 
 def rollout_batch(networks: Networks, rollouts: Sequence[Rollout], settings: RlSettings) -> RolloutBatch:
-    """Scores rollouts under policy and reference and computes rewards, advantages and returns."""
-    mask = completion_mask(rollouts, networks.accelerator.device)
-    scores = _scores(networks, rollouts, mask, settings)
-    ref_logprobs = _reference(networks, rollouts, mask, settings)
+    """Own rollouts scored under policy and reference; rewards, advantages and returns of everybody's."""
+    own_mask = completion_mask(rollouts, networks.accelerator.device)
+    own_scores = _scores(networks, rollouts, own_mask, settings)
+    own_columns = [*own_scores.columns(), _reference(networks, rollouts, own_mask, settings)]
+    rollouts, (*columns, ref_logprobs) = everybodys(networks.ranks, rollouts, own_columns)
+    scores, mask = Scores(*columns), completion_mask(rollouts, networks.accelerator.device)
     values = scores.values
     row_weight = values.new_tensor([rollout.reward.weight for rollout in rollouts])
     terminal = values.new_tensor([rollout.reward.terminal for rollout in rollouts])
@@ -75,9 +82,7 @@ def rollout_batch(networks: Networks, rollouts: Sequence[Rollout], settings: RlS
     rewards = maths.token_rewards(terminal, process_rewards(rollouts, mask), kl, mask, settings.kl_coef)
     advantages, returns = maths.gae(rewards, values, mask, settings.gamma, settings.lam)
     if settings.whitening:
-        counted = mask * row_weight[:, None]
-        global_moments = networks.accelerator.reduce(maths.moments(advantages, counted), "sum")
-        advantages = maths.whiten(advantages, mask, global_moments)
+        advantages = maths.whiten(advantages, mask, maths.moments(advantages, mask * row_weight[:, None]))
     return RolloutBatch(
         rollouts, mask, scores.logprobs, ref_logprobs, values, scores.entropy, kl, advantages, returns, row_weight
     )
@@ -92,6 +97,10 @@ class Scores:
     entropy: Tensor
     for_kl: Tensor | None = None
     """Log-probabilities by the same arithmetic as the reference's, where ``logprobs`` come from another engine."""
+
+    def columns(self) -> list[Tensor]:
+        """The fields that are there, in order."""
+        return [column for column in (self.logprobs, self.values, self.entropy, self.for_kl) if column is not None]
 
 
 def _scores(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, settings: RlSettings) -> Scores:
@@ -121,17 +130,18 @@ def recomputed_scores(networks: Networks, rollouts: Sequence[Rollout], mask: Ten
 
 
 def rollout_error(networks: Networks, batch: RolloutBatch, settings: RlSettings) -> float:
-    """Largest difference between log-probabilities (nats) in a batch and recomputed ones."""
-    again = recomputed_scores(networks, batch.rollouts, batch.mask, settings)
-    return float((again.logprobs - batch.old_logprobs).abs().max())
+    """Largest difference between log-probabilities (nats) in a batch and recomputed ones, over all processes."""
+    own = rows_of(batch, range(networks.ranks.rank, len(batch.rollouts), networks.ranks.count))
+    again = recomputed_scores(networks, own.rollouts, own.mask, settings)
+    return max(networks.ranks.gather(float((again.logprobs - own.old_logprobs).abs().max())))
 
 
 def _reference(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, settings: RlSettings) -> Tensor:
     policy = networks.accelerator.unwrap_model(networks.policy).policy
     with nullcontext() if networks.reference is not None else without_lora(policy):
-        reference = networks.reference or policy
+        reference = networks.reference or partial(reference_logprobs, policy)
         parts = [
-            reference_logprobs(reference, batch, settings.temperature, networks.autocast, networks.packs)
+            reference(batch, settings.temperature, networks.autocast, networks.packs)
             for batch in _scoring_inputs(networks, rollouts)
         ]
     return by_row(torch.cat(parts), mask)
@@ -143,50 +153,47 @@ def _scoring_inputs(networks: Networks, rollouts: Sequence[Rollout]) -> Iterator
 
 
 def update_policy(
-    networks: Networks, optimizer: Optimizer, batch: RolloutBatch, settings: RlSettings, rng: np.random.Generator
+    networks: Networks, batch: RolloutBatch, settings: RlSettings, rng: np.random.Generator
 ) -> UpdateStatistics:
     """``ppo_epochs`` passes over the batch, one optimizer step per mini-batch."""
     statistics = UpdateStatistics()
     for _ in range(settings.ppo_epochs):
-        for rows in _mini_batches(len(batch.rollouts), networks.accelerator.num_processes, settings, rng):
-            _optimizer_step(networks, optimizer, rows_of(batch, rows), settings, statistics)
+        for rows in _mini_batches(len(batch.rollouts), settings, rng):
+            _optimizer_step(networks, rows_of(batch, rows), settings, statistics)
     return statistics
 
 
-def _mini_batches(n: int, ranks: int, settings: RlSettings, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Rows of this rank, shuffled, in mini-batches; a rank holds its share of each global mini-batch."""
-    size = (settings.mini_batch_size or settings.batch_size) // ranks
+def _mini_batches(n: int, settings: RlSettings, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Rows of the global batch, shuffled, in mini-batches: the same ones on every process."""
+    size = settings.mini_batch_size or settings.batch_size
     order = rng.permutation(n).tolist()
     for start in range(0, n, size):
         yield order[start : start + size]
 
 
-def _optimizer_step(
-    networks: Networks, optimizer: Optimizer, mini: RolloutBatch, settings: RlSettings, statistics: UpdateStatistics
-) -> None:
-    """One step on one mini-batch; micro-batches only bound memory, the gradient is that of the whole mini-batch."""
-    accelerator = networks.accelerator
+def _optimizer_step(networks: Networks, mini: RolloutBatch, settings: RlSettings, statistics: UpdateStatistics) -> None:
+    """One step on one mini-batch of all processes, each of which takes its share of the rows.
+
+    Micro-batches only bound memory: the gradient is that of the whole mini-batch.
+    """
+    ranks, engine = networks.ranks, networks.engine
     weights = maths.token_weights(mini.mask, mini.row_weight, settings.loss_average)
-    normaliser = accelerator.reduce(maths.loss_normaliser(weights), "sum").clamp(min=1e-8)
-    # Data-parallel engines average gradients over ranks and accelerate divides by the accumulation steps; both undone.
-    undo = accelerator.num_processes * accelerator.gradient_accumulation_steps
-    micro_batches = list(_micro_batches(len(mini.rollouts), networks.micro_batch_size))
-    totals = torch.zeros(3, device=accelerator.device)
+    normaliser = maths.loss_normaliser(weights).clamp(min=1e-8)
+    own = list(range(ranks.rank, len(mini.rollouts), ranks.count))
+    micro_batches = [[own[i] for i in rows] for rows in _micro_batches(len(own), networks.micro_batch_size)]
+    totals = torch.zeros(3, device=networks.accelerator.device)
     for i, rows in enumerate(micro_batches):
-        last = i + 1 == len(micro_batches)
-        with nullcontext() if last else accelerator.no_sync(networks.policy):
+        with engine.accumulating(last=i + 1 == len(micro_batches)):
             policy_loss, value_loss, clipped = _losses(networks, rows_of(mini, rows), weights[rows], settings)
             loss = (policy_loss + settings.vf_coef * value_loss) / normaliser
-            accelerator.backward(loss * undo)
+            engine.backward(loss * ranks.count)  # gradients are averaged over processes: the sum is meant
         totals += torch.stack([policy_loss.detach(), value_loss.detach(), clipped]) / normaliser
-    norm = accelerator.clip_grad_norm_(networks.policy.parameters(), settings.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    policy_loss, value_loss, clipped = accelerator.reduce(totals, "sum")
+    norm = engine.step(settings.max_grad_norm)
+    policy_loss, value_loss, clipped = networks.accelerator.reduce(totals, "sum")
     statistics.policy_loss.append(float(policy_loss))
     statistics.value_loss.append(float(value_loss))
     statistics.clip_fraction.append(float(clipped))
-    statistics.grad_norm.append(float(norm) if norm is not None else float("nan"))
+    statistics.grad_norm.append(norm)
 
 
 def _micro_batches(n: int, size: int) -> Iterator[list[int]]:
