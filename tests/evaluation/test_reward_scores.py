@@ -6,7 +6,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from reftcli.evaluation.reward_scores import load_and_score, score_completions, score_samples
+from reftcli.errors import DataError
+from reftcli.evaluation.reward_scores import (
+    fingerprint,
+    load_and_score,
+    score_completions,
+    score_samples,
+    write_trained_on,
+)
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Verdict
 from reftcli.models.load import load_classifier, load_model, save_model
@@ -45,8 +52,8 @@ def alone(model: PreTrainedModel, text: str) -> float:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_scores_are_those_of_each_text_alone_in_the_order_given(model: PreTrainedModel, batch_size: int) -> None:
-    found = score_completions(model, tiny_tokenizer(), TEXTS, FP32, batch_size)
-    expected = [alone(model, text) for text in TEXTS]
+    found = score_completions(model, tiny_tokenizer(), [("", text) for text in TEXTS * 2], FP32, batch_size)
+    expected = [alone(model, text) for text in TEXTS * 2]
     assert found == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.05
 
@@ -82,3 +89,22 @@ def test_sampled_records_are_scored_with_their_prompt(model: PreTrainedModel) ->
 def test_a_saved_reward_model_scores_the_same(model: PreTrainedModel, folder: Path) -> None:
     expected = score_samples(model, tiny_tokenizer(), RECORDS, FP32, 2, SilentProgress())
     assert load_and_score(folder, RECORDS, Recipe(), SilentProgress()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_reward_model_is_not_tested_on_what_it_was_trained_on(
+    model: PreTrainedModel, folder: Path, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "rm", model, tiny_tokenizer())
+    write_trained_on(tmp_path / "rm", ["Another question: ", "Another question: "])
+    assert len(load_and_score(tmp_path / "rm", RECORDS, Recipe(), SilentProgress())) == 3
+    write_trained_on(tmp_path / "rm", ["Another question: ", " Q:\n"])
+    with pytest.raises(DataError, match=r"trained on samples of 1 of these problems \(first: 'Q:'\)"):
+        load_and_score(tmp_path / "rm", RECORDS, Recipe(), SilentProgress())
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [("How many?", " How\n many? ", True), ("How many?", "How many", False), ("3 4", "34", False)],
+)
+def test_fingerprints_ignore_white_space_at_most(a: str, b: str, same: bool) -> None:
+    assert (fingerprint(a) == fingerprint(b)) == same

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ from reftcli.models import onednn
 
 @pytest.fixture(autouse=True)
 def _afresh() -> Any:
-    onednn.use_onednn.cache_clear()
+    onednn.products_work.cache_clear()
     onednn.prepacking_works.cache_clear()
     before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
     yield
     torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
-    onednn.use_onednn.cache_clear()
+    onednn.products_work.cache_clear()
     onednn.prepacking_works.cache_clear()
 
 
@@ -82,11 +83,77 @@ def test_inexact_operators_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None
     assert not onednn.prepacking_works()
 
 
-def test_the_switch_is_turned_off_again_where_products_lose_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_layers_compute_the_same_forwards_and_backwards() -> None:
+    plain, fast, x = network(), network(), torch.randn(5, 3, 32)
+    assert onednn.use_onednn(fast) is onednn.products_work()
+    results = []
+    for layers in (plain, fast):
+        given = x.clone().requires_grad_()
+        found = layers(given)
+        found.square().sum().backward()
+        results.append([found, given.grad, *(parameter.grad for parameter in layers.parameters())])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_weights_and_inputs_get_no_gradient() -> None:
+    layers = network()
+    onednn.use_onednn(layers)
+    layers[0].requires_grad_(False)
+    layers(torch.randn(2, 32)).sum().backward()
+    assert layers[0].weight.grad is None
+    assert layers[2].weight.grad is not None
+
+
+def test_changed_layers_are_still_linear_layers() -> None:
+    layers = network()
+    onednn.use_onednn(layers)
+    assert isinstance(layers[0], nn.Linear)
+    assert layers.state_dict().keys() == network().state_dict().keys()
+    again = copy.deepcopy(layers)
+    again.load_state_dict(network().state_dict())
+    torch.testing.assert_close(again(torch.ones(1, 32)), network()(torch.ones(1, 32)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_changed_layers_leave_other_precisions_alone(dtype: torch.dtype) -> None:
+    layers, x = network().to(dtype), torch.randn(2, 32, dtype=dtype)
+    expected = layers(x)
+    onednn.use_onednn(layers)
+    assert torch.equal(layers(x), expected)
+
+
+def test_autocast_is_heeded() -> None:
+    layers = network()
+    onednn.use_onednn(layers)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layers(torch.randn(2, 32)).dtype == torch.bfloat16
+
+
+def test_changed_layers_can_be_packed() -> None:
+    layers, x = network(), torch.randn(5, 32)
+    onednn.use_onednn(layers)
+    with torch.no_grad():
+        expected = layers(x)
+        with onednn.prepacked(layers, 16):
+            assert ("forward" in vars(layers[0])) is onednn.prepacking_works()
+            torch.testing.assert_close(layers(x), expected)
+
+
+def test_nothing_else_is_sent_to_onednn() -> None:
+    """Attention's many small products would be slower there."""
     before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
-    monkeypatch.setattr(onednn, "_products_are_exact", lambda linear: False)
-    assert onednn.use_onednn() is False
+    layers = network()
+    onednn.use_onednn(layers)
+    layers(torch.randn(2, 32)).sum().backward()
     assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
+
+
+def test_layers_stay_as_they_are_where_products_lose_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "_products_are_exact", lambda linear: False)
+    layers = network()
+    assert onednn.use_onednn(layers) is False
+    assert type(layers[0]) is nn.Linear
 
 
 def test_the_guard_knows_bf16_from_fp32() -> None:
@@ -95,8 +162,3 @@ def test_the_guard_knows_bf16_from_fp32() -> None:
 
     assert onednn._products_are_exact(nn.functional.linear)
     assert not onednn._products_are_exact(rounded)
-
-
-def test_products_stay_exact_with_the_switch_on() -> None:
-    onednn.use_onednn()
-    assert onednn._products_are_exact(nn.functional.linear)

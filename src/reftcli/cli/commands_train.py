@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reftcli.cli import options
-from reftcli.cli.console import TerminalProgress, print_json, print_table, quiet_libraries, say
+from reftcli.cli.console import print_json, print_table, quiet_libraries, say
+from reftcli.cli.launching import launched, progress_of, ranks_of
 from reftcli.errors import UsageError
+from reftcli.launch.request import LaunchRequest
+from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.runs.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def warmup(
+    ctx: typer.Context,
     model: options.Model = None,
     dataset: options.Dataset = None,
     cot: options.Cot = None,
@@ -33,6 +38,12 @@ def warmup(
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     resume: options.Resume = False,
+    launch: options.Launch = None,
+    processes: options.Processes = None,
+    machines: options.Machines = 1,
+    machine_rank: options.MachineRank = 0,
+    main_address: options.MainAddress = None,
+    rank_timeout: options.RankTimeout = options.DEFAULT_RANK_TIMEOUT,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
@@ -55,18 +66,23 @@ def warmup(
     )
     start = start_of_resumed(flags, "warmup", name) if resume else start_of_warmup(flags)
     check_trackers(start.recipe.trackers)
+    asked = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
     if dry_run:
         return _dry_run(start, json_)
-    request = _request(start, runs_dir, name, resume)
+    if launched(asked, ctx.obj, start.recipe.model.precision, _found_by_itself(start, name, resume)):
+        return None
+    ranks = ranks_of(asked)
+    request = _request(start, runs_dir, name, resume, ranks, asked)
     quiet_libraries()
     from reftcli.training.stages import warmup_stage
 
-    run, outcome = warmup_stage(request, TerminalProgress())
+    run, outcome = warmup_stage(request, progress_of(ranks))
     summary = f"validation accuracy {outcome.accuracy:.3f}"
     _ended(run, json_, dataclasses.asdict(outcome), summary, f"reft rl {run.folder}")
 
 
 def rl(
+    ctx: typer.Context,
     from_: options.From = None,
     dataset: options.Dataset = None,
     cot: options.Cot = None,
@@ -81,6 +97,12 @@ def rl(
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     resume: options.Resume = False,
+    launch: options.Launch = None,
+    processes: options.Processes = None,
+    machines: options.Machines = 1,
+    machine_rank: options.MachineRank = 0,
+    main_address: options.MainAddress = None,
+    rank_timeout: options.RankTimeout = options.DEFAULT_RANK_TIMEOUT,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
@@ -106,18 +128,23 @@ def rl(
     )
     start = start_of_resumed(flags, "rl", name) if resume else start_from(from_, flags, "warmup", dry_run)
     check_trackers(start.recipe.trackers)
+    asked = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
     if dry_run:
-        return _dry_run(start, json_)
-    request = _request(start, runs_dir, name, resume)
+        return _dry_run(start, json_, plan=_plan(start, asked))
+    if launched(asked, ctx.obj, start.recipe.model.precision, _found_by_itself(start, name, resume)):
+        return None
+    ranks = ranks_of(asked)
+    request = _request(start, runs_dir, name, resume, ranks, asked)
     quiet_libraries()
     from reftcli.training.stages import rl_stage
 
-    run, outcome = rl_stage(request, TerminalProgress())
+    run, outcome = rl_stage(request, progress_of(ranks))
     summary = f"best validation accuracy {outcome.best_accuracy:.3f} after update {outcome.best_update}"
     _ended(run, json_, dataclasses.asdict(outcome), summary, "reft eval --majority-vote 100")
 
 
 def rerank(
+    ctx: typer.Context,
     from_: options.From = None,
     dataset: options.Dataset = None,
     cot: options.Cot = None,
@@ -127,47 +154,54 @@ def rerank(
     seed: options.Seed = None,
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    resume: options.Resume = False,
+    launch: options.Launch = None,
+    processes: options.Processes = None,
+    machines: options.Machines = 1,
+    machine_rank: options.MachineRank = 0,
+    main_address: options.MainAddress = None,
+    rank_timeout: options.RankTimeout = options.DEFAULT_RANK_TIMEOUT,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
-    """Train a reward model on samples of the warm-up model, and pick the best of K answered candidates with it."""
-    from reftcli.cli.find_runs import source_of_run
+    """Train a reward model on samples of the warm-up model, and pick the best of K answered candidates with it.
+
+    Ctrl-C keeps the samples that are drawn: `reft rerank --resume` goes on with them.
+    """
+    from reftcli.cli.find_runs import reranked_run, warmup_of
     from reftcli.cli.flags import Flags
-    from reftcli.cli.start import start_from
+    from reftcli.cli.start import start_from, start_of_resumed
 
     flags = Flags.of(
         recipe=recipe, assignments=set_, runs_dir=runs_dir, dataset=dataset, cot=cot, sampler=sampler, seed=seed
     )
-    start = start_from(from_, flags, "rl", dry_run)
+    start = start_of_resumed(flags, "rerank", name) if resume else start_from(from_, flags, "rl", dry_run)
     if dry_run:
         return _dry_run(start, json_)
     if start.run is None:
         raise UsageError(
             "rerank starts from a run: its training samples come from the warm-up that the run started from"
         )
-    request = _request(start, runs_dir, name)
-    # An RL run started from the warm-up model; a warm-up run is that model itself.
-    started_from_warmup = start.run.record()["stage"] == "rl"
-    warmup_source = source_of_run(start.run) if started_from_warmup else request.source
+    asked = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
+    if launched(asked, ctx.obj, start.recipe.model.precision, _found_by_itself(start, name, resume)):
+        return
+    ranks = ranks_of(asked)
+    policy = reranked_run(start.run, runs_dir) if resume else start.run
+    request = _request(start, runs_dir, name, resume, ranks, asked)
     quiet_libraries()
+    from reftcli.reports.calibration_table import calibration_table
     from reftcli.reports.tables import accuracy_rows, accuracy_table
     from reftcli.training.rerank import rerank_stage
 
-    run, outcome = rerank_stage(request, warmup_source, start.run, TerminalProgress())
-    result = outcome.evaluation.to_json()
-    found = {
-        "training_samples": outcome.training_samples,
-        "share_correct": outcome.share_correct,
-        "held_out_samples": outcome.held_out_samples,
-        "held_out_auc": outcome.held_out_auc,
-    }
+    run, outcome = rerank_stage(request, warmup_of(policy, request.source), policy, progress_of(ranks))
+    result, found = outcome.evaluation.to_json(), outcome.reward_model()
     if json_:
         return print_json({**result, "reward_model": found})
     print_table(accuracy_table(accuracy_rows(result), title=f"{run.name}: {result['dataset']}, test"))
-    held_out_auc = "undefined" if outcome.held_out_auc is None else f"{outcome.held_out_auc:.3f}"
+    print_table(calibration_table({"held-out samples": found["held_out"], "candidates": found["candidates"]}))
     say(
-        f"reward model: {outcome.training_samples} samples, {outcome.share_correct:.0%} correct; AUC {held_out_auc} on "
-        f"{outcome.held_out_samples} samples of other problems; kept in {run.final}"
+        f"reward model: {outcome.training_samples} samples, {outcome.share_correct:.0%} correct, of training problems; "
+        f"held-out samples are of other training problems, candidates of test problems; kept in {run.final}"
     )
 
 
@@ -193,13 +227,24 @@ def demo(
         say(line)
 
 
-def _request(start: Start, runs_dir: Path, name: str | None, resume: bool = False) -> StageRequest:
+def _found_by_itself(start: Start, name: str | None, resume: bool) -> str | None:
+    return start.run.name if resume and name is None and start.run is not None else None
+
+
+def _request(
+    start: Start,
+    runs_dir: Path,
+    name: str | None,
+    resume: bool = False,
+    ranks: Ranks = ALONE,
+    launch: LaunchRequest | None = None,
+) -> StageRequest:
     """Everything a run needs; fails early where the model cannot be had, before problems are loaded."""
     from reftcli.cli.start import check_start, git_commit, problem_sets
     from reftcli.runs.folder import check_name
 
     assert start.source is not None
-    if not resume:
+    if not resume and ranks.is_main:  # it makes the folder, perhaps before another process looks
         check_name(runs_dir, name)
     quiet_libraries()
     check_start(start.source)
@@ -211,15 +256,37 @@ def _request(start: Start, runs_dir: Path, name: str | None, resume: bool = Fals
         say(f"warning: {warning}")
     if resume:
         assert start.run is not None
-        start.run.update_record(status="running", ended=None)
-        return StageRequest(start.recipe, sets, start.source, runs_dir, resume=start.run)
-    return StageRequest(start.recipe, sets, start.source, runs_dir, name, start.run, commit=git_commit())
+        if ranks.is_main:
+            start.run.update_record(status="running", ended=None)
+        return StageRequest(start.recipe, sets, start.source, runs_dir, resume=start.run, ranks=ranks)
+    return StageRequest(
+        start.recipe,
+        sets,
+        start.source,
+        runs_dir,
+        name,
+        start.run,
+        commit=git_commit(),
+        ranks=ranks,
+        launch=(launch.profile if launch else None) or "single",
+    )
 
 
-def _dry_run(start: Start, json_: bool, whole_file: str | None = None) -> None:
+def _plan(start: Start, launch: LaunchRequest) -> list[str]:
+    """Memory and tokens of an RL stage, in short."""
+    from reftcli.launch.profiles import PROFILES
+    from reftcli.planning.request import short_form
+
+    profile = next((known for known in PROFILES if known == (launch.profile or "single")), None)
+    if start.source is None or profile is None:
+        return []
+    return short_form(start.recipe, start.source, profile, launch.processes or 1)
+
+
+def _dry_run(start: Start, json_: bool, whole_file: str | None = None, plan: Sequence[str] = ()) -> None:
     from reftcli.cli.start import dry_run_lines
 
-    lines = dry_run_lines(start, whole_file)
+    lines = [*dry_run_lines(start, whole_file), *plan]
     if json_:
         print_json({"dry_run": True, "checks": lines, "recipe": start.recipe.model_dump()})
     else:

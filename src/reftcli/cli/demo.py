@@ -26,6 +26,7 @@ from reftcli.runs.files import write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from reftcli.evaluation.results import Results
     from reftcli.evaluation.stages import Evaluation
     from reftcli.runs.folder import Run
 
@@ -57,7 +58,8 @@ class DemoResult:
     rows: Sequence[AccuracyRow]
     differences: Mapping[str, Difference]
     warmup_no_answer: float
-    held_out_auc: float | None
+    reward_model: Mapping[str, Any]
+    """What ``reft rerank --json`` says of it: AUC and calibration on held-out samples and on the candidates."""
     seconds: Mapping[str, float]
     runs: Mapping[str, str]
     report: str
@@ -76,7 +78,7 @@ class DemoResult:
             for name, found in self.differences.items()
         ]
         took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items())
-        return [*lines, f"time: {took}", f"report: {self.report}"]
+        return [*lines, _in_words(self.reward_model), f"time: {took}", f"report: {self.report}"]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``--json``."""
@@ -89,7 +91,8 @@ class DemoResult:
                 name: {"mean": found.mean, "ci95": list(found.interval)} for name, found in self.differences.items()
             },
             "warmup_no_answer": self.warmup_no_answer,
-            "held_out_auc": self.held_out_auc,
+            "held_out_auc": self.reward_model["held_out_auc"],
+            "reward_model": dict(self.reward_model),
             "seconds": dict(self.seconds),
             "runs": dict(self.runs),
             "report": self.report,
@@ -153,7 +156,7 @@ class _Demo:
         self._seconds["all"] = time.perf_counter() - started
         tests = {"warm-up": warmup_test, "SFT": sft_test, "ReFT": rl_test, "rerank": rerank_outcome.evaluation}
         runs = {"warm-up": warmup, "SFT": sft, "ReFT": rl, "rerank": rerank}
-        return self._result(tests, runs, rerank_outcome.held_out_auc)
+        return self._result(tests, runs, rerank_outcome.reward_model())
 
     def _timed(self, title: str, function: Any, *arguments: Any) -> Any:
         self._progress.say(f"{title} ...")
@@ -183,23 +186,43 @@ class _Demo:
         with open_experiment(self._recipe, self._sets, resolve_model(str(weights)), self._progress) as experiment:
             return evaluate(run, experiment, self._sets.test, "test", k, "test")
 
-    def _result(self, tests: Mapping[str, Evaluation], runs: Mapping[str, Run], auc: float | None) -> DemoResult:
+    def _vote_by_likelihood(self, measured: Evaluation) -> Results:
+        """The same samples, counted again."""
+        from reftcli.evaluation.experiment import grader_of
+        from reftcli.evaluation.results import VoteRule
+        from reftcli.evaluation.stages import recount
+
+        grader, kind = grader_of(self._recipe, self._sets), self._sets.test[0].answer_kind
+        try:
+            k, rule = self._recipe.sampling.k, VoteRule("logprob")
+            return recount(measured.samples_file, grader, kind, [k], self._recipe.seed, rule)[0]
+        finally:
+            grader.close()
+
+    def _result(
+        self, tests: Mapping[str, Evaluation], runs: Mapping[str, Run], reward_model: Mapping[str, Any]
+    ) -> DemoResult:
         from reftcli.reports.run_page import write_run_page
 
-        k = self._recipe.sampling.k
+        k, temperature = self._recipe.sampling.k, self._recipe.sampling.temperature
+        likely = self._vote_by_likelihood(tests["ReFT"])
         per_problem = {
             "warm-up": tests["warm-up"].results.per_problem["greedy"],
             "SFT": tests["SFT"].results.per_problem["greedy"],
             "ReFT": tests["ReFT"].results.per_problem["greedy"],
             "vote": tests["ReFT"].results.per_problem[f"maj@{k}"],
+            "likely": likely.per_problem[f"maj@{k}"],
             "rerank": tests["rerank"].results.per_problem[f"rerank@{k}"],
+            "weighted": tests["rerank"].results.per_problem[f"weighted@{k}"],
         }
         rows = [
             _row("warm-up, greedy", tests["warm-up"], "greedy"),
             _row("SFT continued, greedy", tests["SFT"], "greedy", "as much compute as ReFT"),
             _row("ReFT, greedy", tests["ReFT"], "greedy"),
-            _row(f"ReFT, maj@{k}", tests["ReFT"], f"maj@{k}", "majority vote"),
+            _row(f"ReFT, maj@{k}", tests["ReFT"], f"maj@{k}", f"majority vote, temperature {temperature:g}"),
+            _row_of(f"ReFT, maj@{k} by likelihood", likely, f"maj@{k}", "each vote weighs its probability"),
             _row(f"ReFT, rerank@{k}", tests["rerank"], f"rerank@{k}", "reward model's pick"),
+            _row(f"ReFT, weighted@{k}", tests["rerank"], f"weighted@{k}", "vote weighted by the reward model"),
         ]
 
         def difference(a: str, b: str) -> Difference:
@@ -215,10 +238,12 @@ class _Demo:
                 "ReFT - warm-up": difference("ReFT", "warm-up"),
                 "ReFT - SFT continued": difference("ReFT", "SFT"),
                 f"maj@{k} - greedy": difference("vote", "ReFT"),
+                f"maj@{k} by likelihood - greedy": difference("likely", "ReFT"),
                 f"rerank@{k} - greedy": difference("rerank", "ReFT"),
+                f"weighted@{k} - greedy": difference("weighted", "ReFT"),
             },
             warmup_no_answer=verdicts.get("no_answer", 0) / tests["warm-up"].results.n,
-            held_out_auc=auc,
+            reward_model=reward_model,
             seconds=self._seconds,
             runs={name: str(run.folder) for name, run in runs.items()},
             report="",
@@ -231,5 +256,20 @@ class _Demo:
 
 
 def _row(name: str, evaluation: Evaluation, measure: str, note: str = "") -> AccuracyRow:
-    found = evaluation.results.measures[measure]
-    return AccuracyRow(name, found.accuracy, found.ci95, evaluation.results.n, note)
+    return _row_of(name, evaluation.results, measure, note)
+
+
+def _row_of(name: str, results: Results, measure: str, note: str = "") -> AccuracyRow:
+    found = results.measures[measure]
+    return AccuracyRow(name, found.accuracy, found.ci95, results.n, note)
+
+
+def _in_words(reward_model: Mapping[str, Any]) -> str:
+    def told(found: Mapping[str, Any]) -> str:
+        auc = "undefined" if found["auc"] is None else f"{found['auc']:.2f}"
+        return f"AUC {auc}, Brier score {found['brier']:.3f} on {found['samples']:,}"
+
+    return (
+        f"reward model: {told(reward_model['held_out'])} held-out samples of training problems; "
+        f"{told(reward_model['candidates'])} candidates"
+    )

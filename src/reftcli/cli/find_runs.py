@@ -39,6 +39,20 @@ def reward_model_of(name: str, runs_dir: Path) -> Path:
     return run.final
 
 
+def warmup_of(policy: Run, source: ModelSource) -> ModelSource:
+    """The warm-up model behind a policy: what an RL run started from; of a warm-up run its own ``source``."""
+    return source_of_run(policy) if policy.record()["stage"] == "rl" else source
+
+
+def reranked_run(rerank: Run, runs_dir: Path) -> Run:
+    """The run whose candidates an unfinished rerank run picks from.
+
+    Raises:
+        UsageError: it is gone.
+    """
+    return named_run(str(rerank.record()["parent"]), runs_dir)
+
+
 def run_to_resume(runs_dir: Path, stage: Stage, name: str | None) -> Run:
     """The run that `--resume` goes on with.
 

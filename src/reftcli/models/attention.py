@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,29 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "reft"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring rows, ``first`` to ``end``, that share a prefix."""
+
+    prefix: int
+    first: int
+    end: int
+
+
+@dataclass(slots=True)
+class Prefixes:
+    """Keys and values that rows share: [layer][prefix], each [G, N, D]; each row is in one of the runs."""
+
+    keys: list[list[Tensor]]
+    values: list[list[Tensor]]
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def longest(self) -> int:
+        """Most columns of a prefix."""
+        return max(keys.shape[1] for keys in self.keys[0])
 
 
 def attention(
@@ -27,6 +51,7 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     packed_lengths: Sequence[int] | None = None,
+    prefixes: Prefixes | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Grouped-query attention without copies of keys and values.
@@ -35,8 +60,11 @@ def attention(
         query: [R, H, Q, D]; key, value: [R, G, N, D] with H a multiple of G.
         attention_mask: [R, 1, Q, N], True where a query may look; None: everything up to itself.
         packed_lengths: the sequences that lie end to end in one row (R = 1); each looks only at itself.
+        prefixes: what every row sees before its own keys (Q = 1).
     """
-    if packed_lengths is not None:
+    if prefixes is not None:
+        output = _behind_prefixes(query, key, value, attention_mask, scaling, prefixes, cast(int, module.layer_idx))
+    elif packed_lengths is not None:
         parts = [torch.split(tensor, list(packed_lengths), dim=2) for tensor in (query, key, value)]
         outputs = [_grouped(q, k, v, None, scaling, dropout) for q, k, v in zip(*parts, strict=True)]
         output = torch.cat(outputs, dim=2)
@@ -48,18 +76,69 @@ def attention(
 def _grouped(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, dropout: float
 ) -> Tensor:
-    rows, heads, queries, _ = query.shape
+    heads, queries = query.shape[1:3]
     groups = key.shape[1]
-    if queries == 1:  # the heads of a group stand where queries would: one product per group reads its keys once
-        grouped = query.reshape(rows, groups, heads // groups, -1)
-        output = functional.scaled_dot_product_attention(
-            grouped, key, value, attn_mask=mask, scale=scaling, dropout_p=dropout
-        )
-        return output.reshape(rows, heads, 1, -1)
+    if queries == 1 and not dropout:
+        return _one_query(query, key, value, mask, scaling)
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout,
         enable_gqa=heads != groups,
     )  # fmt: skip
+
+
+def _one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """softmax(scale q K^T + mask) V for one query a row, where decoding spends its time: plain products are faster.
+
+    The heads of a group stand where queries would, so that one product for each group reads its keys once.
+    """
+    rows, heads, _, size = query.shape
+    groups, columns = key.shape[1], key.shape[2]
+    grouped = query.reshape(rows * groups, heads // groups, size)
+    keys, values = key.flatten(0, 1), value.flatten(0, 1)
+    scores = torch.bmm(grouped * (size**-0.5 if scaling is None else scaling), keys.transpose(1, 2))
+    if mask is not None:
+        by_row = scores.view(rows, groups, heads // groups, columns)
+        by_row.masked_fill_(mask.logical_not(), -torch.inf) if mask.dtype == torch.bool else by_row.add_(mask)
+    return torch.bmm(torch.softmax(scores, dim=-1), values).view(rows, heads, 1, size)
+
+
+def _behind_prefixes(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    prefixes: Prefixes,
+    layer: int,
+) -> Tensor:
+    """`_one_query` where rows that share a prefix read it together, in one product, and then their own keys."""
+    (rows, heads, _, size), (_, groups, columns, _) = query.shape, key.shape
+    per_group, before = heads // groups, prefixes.longest
+    grouped = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, groups, per_group, size)
+    scores = grouped.new_full((rows, groups, per_group, before + columns), -torch.inf)
+    own = torch.bmm(grouped.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)).view(rows, groups, per_group, columns)
+    scores[..., before:] = own if mask is None else own.add_(mask)
+    for run in prefixes.runs:
+        keys = prefixes.keys[layer][run.prefix]
+        together = _by_group(grouped[run.first : run.end])
+        found = (
+            torch.bmm(together, keys.transpose(1, 2)).view(groups, run.end - run.first, per_group, -1).transpose(0, 1)
+        )
+        scores[run.first : run.end, ..., : keys.shape[1]] = found
+    weights = torch.softmax(scores, dim=-1)
+    output = torch.bmm(weights[..., before:].flatten(0, 1), value.flatten(0, 1)).view(rows, groups, per_group, size)
+    for run in prefixes.runs:
+        values = prefixes.values[layer][run.prefix]
+        together = _by_group(weights[run.first : run.end, ..., : values.shape[1]])
+        output[run.first : run.end] += (
+            torch.bmm(together, values).view(groups, run.end - run.first, per_group, -1).transpose(0, 1)
+        )
+    return output.view(rows, heads, 1, size)
+
+
+def _by_group(states: Tensor) -> Tensor:
+    """[R, G, M, D] -> [G, R M, D]."""
+    return states.transpose(0, 1).flatten(1, 2)
 
 
 AttentionInterface.register(NAME, attention)
@@ -97,7 +176,7 @@ def takes_own_attention(model: PreTrainedModel) -> bool:
         with own_attention(model):
             if config._attn_implementation != NAME:
                 return False
-            found = model.base_model(**packed(ids, lengths), use_cache=False).last_hidden_state[0]
+            found = model.base_model(**packed(ids, lengths), use_cache=False).last_hidden_state[0, : len(ids)]
     except (TypeError, ValueError, RuntimeError, AttributeError):
         model.set_attn_implementation(before)
         return False
@@ -109,6 +188,22 @@ def takes_own_attention(model: PreTrainedModel) -> bool:
 
 
 def packed(ids: Tensor, lengths: Sequence[int]) -> dict[str, Any]:
-    """The arguments of a forward pass over sequences that lie end to end: ids [N] with N the sum of ``lengths``."""
+    """The arguments of a forward pass over sequences that lie end to end: ids [N] with N the sum of ``lengths``.
+
+    A sequence of token 0 may follow, so that shapes come again: see `in_multiples`. Its outputs mean nothing.
+    """
+    input_ids = in_multiples(ids)
+    filling = len(input_ids) - len(ids)
+    lengths = [*lengths, filling] if filling else list(lengths)
     positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
-    return {"input_ids": ids[None], "position_ids": positions[None], "packed_lengths": tuple(lengths)}
+    return {"input_ids": input_ids[None], "position_ids": positions[None], "packed_lengths": tuple(lengths)}
+
+
+def in_multiples(rows: Tensor) -> Tensor:
+    """The rows of a tensor and up to 3% more of zeros, so that there are few different numbers of rows.
+
+    oneDNN makes a program for each shape of a product when it first meets it, and keeps it: that takes a millisecond
+    and a few hundred kilobytes, so shapes must come again.
+    """
+    step = 1 << max(0, (len(rows) // 32).bit_length() - 1)
+    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % step))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -26,7 +27,9 @@ from reftcli.models.onednn import use_onednn
 from reftcli.models.smollm2_q4 import expanded_folder
 from reftcli.models.source import ModelSource
 from reftcli.models.tiny import tiny_model, tiny_tokenizer
+from reftcli.models.verifier import LIKELIHOOD_KEY, Classifier, LikelihoodClassifier
 from reftcli.problems.datasets import no_waiting_for_an_absent_hub
+from reftcli.recipe.schema import Scorer
 from reftcli.runs.files import sha256_of
 
 
@@ -40,8 +43,8 @@ class LoadedModel:
     eos_token_id: int
 
 
-LARGE_ENOUGH_FOR_ONEDNN = 512
-"""Hidden size from which oneDNN is used: its products are faster at 576, and an update is slower with it at 128."""
+LARGE_ENOUGH_FOR_ONEDNN = 128
+"""Hidden size from which oneDNN is used. Its products take half the time there; smaller ones were not measured."""
 
 
 def default_device() -> torch.device:
@@ -51,8 +54,11 @@ def default_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def load_model(source: ModelSource) -> LoadedModel:
+def load_model(source: ModelSource, *, in_main_memory: bool = False) -> LoadedModel:
     """The model in fp32 on this process's device, with its tokenizer.
+
+    Args:
+        in_main_memory: leave it there: DeepSpeed will divide it, and no GPU need ever hold it whole.
 
     Raises:
         ModelUnavailable: the files cannot be reached or read.
@@ -72,12 +78,16 @@ def load_model(source: ModelSource) -> LoadedModel:
         model.generation_config.pad_token_id, model.generation_config.eos_token_id = pad, eos
     device = default_device()
     if device.type == "cpu" and getattr(model.config, "hidden_size", 0) >= LARGE_ENOUGH_FOR_ONEDNN:
-        use_onednn()
-    return LoadedModel(model.to(device), tokenizer, pad, eos)
+        use_onednn(model)
+    return LoadedModel(model if in_main_memory else model.to(device), tokenizer, pad, eos)
 
 
-def load_classifier(source: ModelSource, pad_token_id: int) -> PreTrainedModel:
-    """A two-class sequence classifier on the backbone of a causal model, with a new head.
+def load_classifier(source: ModelSource, pad_token_id: int, scorer: Scorer = "head") -> Classifier:
+    """A reward model: a saved one, or a new one on the weights of a causal model.
+
+    Args:
+        scorer: what a new one is. head: a linear layer, new, on the last token. likelihood: the model's own predictions
+            of the completion's tokens.
 
     Raises:
         ModelUnavailable: the files cannot be read, or the architecture has no classifier.
@@ -85,8 +95,14 @@ def load_classifier(source: ModelSource, pad_token_id: int) -> PreTrainedModel:
     if source.kind == "embedded":
         raise UsageError("a reward model starts from a trained model, not from the embedded one")
     with _load_errors(source):
+        folder, revision = _folder_or_id(source), source.revision
+        saved = getattr(AutoConfig.from_pretrained(folder, revision=revision), LIKELIHOOD_KEY, None)
+        if saved or scorer == "likelihood":
+            causal = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=torch.float32)
+            causal.config.pad_token_id = pad_token_id
+            return LikelihoodClassifier(causal.to(default_device()), **(saved or {}))
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            _folder_or_id(source), revision=source.revision, dtype=torch.float32, num_labels=2
+            folder, revision=revision, dtype=torch.float32, num_labels=2
         )
     model.config.pad_token_id = pad_token_id
     return model.to(default_device())
@@ -191,7 +207,17 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return reference.eval()
 
 
-def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes a folder that ``from_pretrained`` loads; LoRA layers are added into the weights."""
-    model.save_pretrained(folder, state_dict=merged_state(model) if has_lora(model) else None)
+def save_model(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes a folder that ``from_pretrained`` loads; LoRA layers are added into the weights.
+
+    Args:
+        weights: of the model, where it does not hold them itself (DeepSpeed keeps the fp32 ones apart).
+    """
+    state = merged_state(model, weights) if has_lora(model) else weights
+    model.save_pretrained(folder, state_dict=None if state is None else dict(state))
     tokenizer.save_pretrained(folder)

@@ -1,14 +1,17 @@
-"""Matrix products on CPUs through oneDNN, faster than the default library where they are large: ``docs/benchmarks.md``.
+"""Matrix products on CPUs through oneDNN, twice as fast as the default library: ``docs/benchmarks.md``.
 
-Two ways. `use_onednn` is a switch for the whole process, for training. `prepacked` lays the weights out anew for the
-time of a rollout, which pays where few rows meet many weights. Both are tried before they are used, and neither is
-needed.
+Two ways. `use_onednn` changes the linear layers of a model for good, for training. `prepacked` lays their weights out
+anew for the time of a rollout, which pays where few rows meet many weights. Both are tried before they are used, and
+neither is needed.
+
+Only linear layers: oneDNN compiles a program for every shape that it meets, and for the many small products inside
+attention looking one up takes longer than the product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -20,24 +23,77 @@ _FP32_ERROR = 1e-5
 """Largest error of a product relative to its largest entry; that of bf16 is above 1e-3."""
 
 
-@cache
-def use_onednn() -> bool:
-    """Sends fp32 products to oneDNN from now on, unless they are less exact there. Returns whether they go there.
+def use_onednn(model: nn.Module) -> bool:
+    """From now on the model's linear layers compute through oneDNN, unless that is less exact here.
 
-    The setting that does this permits bf16 inside. Where oneDNN makes use of that, the guard turns it off again.
+    Returns:
+        Whether they do, wherever weights and inputs are in fp32 on the CPU.
     """
-    settings: Any = getattr(torch.backends.mkldnn, "matmul", None)
-    if not torch.backends.mkldnn.is_available() or not hasattr(settings, "fp32_precision"):  # type: ignore[no-untyped-call]
+    if not products_work():
         return False
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = OneDnnLinear
+    return True
+
+
+class OneDnnLinear(nn.Linear):
+    """`nn.Linear` with products through oneDNN where they are in fp32 on the CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (_is_plain(self.weight) and x.dtype == torch.float32) or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        product: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return product
+
+
+def products_of(layer: nn.Module) -> AbstractContextManager[None]:
+    """While it lasts, products go where this linear layer's go: for those that use its weights without calling it."""
+    return _products_in_onednn() if isinstance(layer, OneDnnLinear) else nullcontext()
+
+
+class _Product(torch.autograd.Function):
+    """y = x W' + b, forwards and backwards through oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with _products_in_onednn():
+            return functional.linear(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), needs = ctx.saved_tensors, ctx.needs_input_grad
+        gradient = gradients[0].reshape(-1, len(weight))
+        with _products_in_onednn():
+            for_x = (gradient @ weight).view_as(x) if needs[0] else None
+            for_weight = gradient.t() @ x.reshape(-1, weight.shape[1]) if needs[1] else None
+        return for_x, for_weight, gradient.sum(0) if needs[2] else None
+
+
+@contextmanager
+def _products_in_onednn() -> Iterator[None]:
+    """The setting permits bf16 inside; `products_work` has made sure that no use is made of that."""
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
     try:
-        settings.fp32_precision = "bf16"
-    except (RuntimeError, ValueError):
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+@cache
+def products_work() -> bool:
+    """Whether this build of torch sends fp32 products to oneDNN when asked, and they are exact there."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.backends.mkldnn, "matmul"):  # type: ignore[no-untyped-call]
         return False
-    if _products_are_exact(functional.linear):
-        return True
-    settings.fp32_precision = before
-    return False
+    try:
+        with _products_in_onednn():
+            return _products_are_exact(functional.linear)
+    except (AttributeError, RuntimeError, ValueError):
+        return False
 
 
 def _products_are_exact(linear: Callable[[Tensor, Tensor], Tensor]) -> bool:
@@ -51,6 +107,10 @@ def _products_are_exact(linear: Callable[[Tensor, Tensor], Tensor]) -> bool:
     return True
 
 
+_LINEAR = (nn.Linear, OneDnnLinear)
+"""Not their subclasses, which may compute something else."""
+
+
 @contextmanager
 def prepacked(model: nn.Module, rows: int) -> Iterator[None]:
     """While it lasts, linear layers on CPU in fp32 compute with a copy of their weights laid out for ``rows`` rows.
@@ -61,7 +121,7 @@ def prepacked(model: nn.Module, rows: int) -> Iterator[None]:
     try:
         if prepacking_works() and not torch.is_autocast_enabled("cpu"):
             for module in model.modules():
-                if type(module) is nn.Linear and _is_plain(module.weight):
+                if type(module) in _LINEAR and isinstance(module, nn.Linear) and _is_plain(module.weight):
                     # An instance's forward hides that of its class until it is deleted again.
                     module.forward = partial(_forward, _pack(module.weight.detach(), rows), module.bias)  # type: ignore[method-assign]
                     packed.append(module)

@@ -211,12 +211,29 @@ class SamplingSettings(Section):
     )
 
 
+Scorer = Literal["head", "likelihood"]
+
+
 class RerankSettings(Section):
     """The reward model: a binary classifier of completions."""
 
-    samples_per_problem: Positive = Field(100, description="completions sampled for each training problem")
+    samples_from: Literal["warmup", "policy", "both"] = Field(
+        "warmup", description="whose samples are labelled: the warm-up's (paper), those of the model it picks for, both"
+    )
+    samples_per_problem: Positive = Field(100, description="completions of each of them for each training problem")
     problems: Positive | None = Field(None, description="use so many training problems; default: all")
     k: Positive | None = Field(None, description="candidates to pick from; default: sampling.k")
+    scorer: Scorer = Field(
+        "head",
+        description="p(correct) by a new linear layer on the last token (paper), or by the likelihood that the model "
+        "itself gives to the completion's tokens (sum and least; logistic regression on the labels)",
+    )
+    trained: Literal["all", "head"] = Field(
+        "all", description="all weights (paper), or only what makes p(correct) of a model that stays as it is"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: right and wrong samples weigh the same in all; p(correct) is then for such a mix"
+    )
     epochs: Rate = Field(3, description="passes over the labelled completions")
     learning_rate: Rate = Field(1e-6, description="peak learning rate, linear decay")
     lr_warmup: Share = Field(0.1, description="share of the schedule in which the learning rate rises")

@@ -44,13 +44,21 @@ def accuracy_rows(results: Mapping[str, Any], name: str = "") -> list[AccuracyRo
         add(f"greedy, {extraction}", lm_eval.get(extraction), lm_eval.get("note", ""))
     add("mean of samples", results.get("mean_sample_accuracy"), "")
     for key, label, note in (
-        ("maj", "maj", "majority vote"),
+        ("maj", "maj", _vote_note(results.get("voting", {}))),
         ("rerank", "rerank", "reward model's pick"),
-        ("pass", "pass", "any of k correct"),
+        ("weighted", "weighted", "vote weighted by the reward model"),
+        ("pass", "pass", "any of k correct: the ceiling of every choice"),
     ):
         for k, measure in sorted(results.get(key, {}).items(), key=lambda item: int(item[0])):
             add(f"{label}@{k}", measure, note)
     return rows
+
+
+def _vote_note(voting: Mapping[str, Any]) -> str:
+    """How votes were counted, where that is not the plain way."""
+    weights = {"logprob": ", weighted by probability", "reward": ", weighted by the reward model"}
+    tie = ", ties at random" if voting.get("ties") == "random" else ""
+    return f"majority vote{weights.get(voting.get('weights', ''), '')}{tie}"
 
 
 def accuracy_table(rows: Sequence[AccuracyRow], title: str | None = None) -> Table:

@@ -1,107 +1,132 @@
-"""`reft rerank`: samples of the warm-up model on training problems, a reward model from them, its pick among K."""
+"""`reft rerank`: graded samples on training problems, a reward model from them, its pick among K."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from reftcli.errors import DataError
+from reftcli.evaluation.collecting import on_main
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
-from reftcli.evaluation.reward_scores import score_completions, score_samples
+from reftcli.evaluation.reward_scores import fingerprint, score_completions, score_samples, write_trained_on
 from reftcli.evaluation.samples import SampleRecord, newest_samples, read_samples
 from reftcli.evaluation.stages import Evaluation, collect, evaluate, grader_file, with_reranking
+from reftcli.grading.interface import Verdict
+from reftcli.metrics.calibration import Calibration, calibration
 from reftcli.metrics.ranking import auc
-from reftcli.models.load import load_classifier, save_model
-from reftcli.models.source import ModelSource
+from reftcli.models.load import load_classifier
+from reftcli.models.source import ModelSource, resolve_model
+from reftcli.models.verifier import Classifier, save_classifier
 from reftcli.problems.record import Problem
-from reftcli.runs.files import folder_written_aside, write_json
+from reftcli.recipe.batches import check_shares
 from reftcli.runs.folder import Run
 from reftcli.runs.progress import Progress
+from reftcli.runs.ranks import Ranks
 from reftcli.sampling.interface import Decode
-from reftcli.training.reward_model import LabelledCompletion, held_out, labelled, train_reward_model
-from reftcli.training.stages import StageRequest, new_run
+from reftcli.training.reward_model import LabelledCompletion, held_out, labelled, share_correct, train_reward_model
+from reftcli.training.saving import folder_of_all
+from reftcli.training.stages import StageRequest, stage_run
 
 _HELD_OUT_SHARE = 0.1
-_SAMPLES_PER_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How well p(correct) tells right samples from wrong ones, and how well it says how sure it is.
+
+    ``auc``: None where all samples have one label.
+    """
+
+    samples: int
+    share_correct: float
+    auc: float | None
+    calibration: Calibration | None
+
+    @classmethod
+    def of(cls, correct: Sequence[bool], scores: Sequence[float]) -> Judged:
+        return cls(
+            samples=len(correct),
+            share_correct=sum(correct) / max(len(correct), 1),
+            auc=auc(correct, scores),
+            calibration=calibration(correct, scores),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"samples", "share_correct", "auc", "brier", "ece", "reliability"}``."""
+        row: dict[str, Any] = {"samples": self.samples, "share_correct": self.share_correct, "auc": self.auc}
+        return {**row, **(self.calibration.to_json() if self.calibration else {})}
 
 
 @dataclass(frozen=True, slots=True)
 class RerankOutcome:
-    """The reward model in numbers, and the evaluation with rerank@k."""
+    """The reward model in numbers, and the evaluation with rerank@k.
+
+    ``held_out``: samples like those that it was trained on, of other training problems. ``candidates``: those that it
+    picked among, on problems that it never saw.
+    """
 
     training_samples: int
     share_correct: float
-    held_out_samples: int
-    held_out_auc: float | None
+    held_out: Judged
+    candidates: Judged
     evaluation: Evaluation
+
+    @property
+    def held_out_auc(self) -> float | None:
+        return self.held_out.auc
+
+    def reward_model(self) -> dict[str, Any]:
+        """All but the evaluation, for ``--json`` and ``run.json``."""
+        return {
+            "training_samples": self.training_samples,
+            "share_correct": self.share_correct,
+            "held_out_samples": self.held_out.samples,
+            "held_out_auc": self.held_out.auc,
+            "held_out": self.held_out.to_json(),
+            "candidates": self.candidates.to_json(),
+        }
 
 
 def rerank_stage(
     request: StageRequest, warmup_source: ModelSource, policy: Run, progress: Progress
 ) -> tuple[Run, RerankOutcome]:
-    """Runs the stage.
+    """Runs the stage. A resumed run goes on with the samples that it has, and trains from the start.
 
     Args:
         request: starts from the policy whose candidates are picked from; the reward model is initialised with it.
-        warmup_source: samples the labelled completions.
+        warmup_source: the model whose samples are labelled, unless `rerank.samples_from` says otherwise.
         policy: its run; saved samples on the test split are taken from there if there are enough per problem.
 
     Raises:
         DataError: a training problem is also a test problem, or all samples have one label.
     """
-    recipe, sets = request.recipe, request.sets
+    recipe, sets, ranks = request.recipe, request.sets, request.ranks
+    check_shares(recipe, "rerank", ranks.count)
     _refuse_overlap(sets.train, sets.test)
-    run = new_run(request, "rerank", reward_model_of=warmup_source.target)
+    run = stage_run(request, "rerank", reward_model_of=warmup_source.target)
     with run.recorded():
-        with open_experiment(recipe, sets, warmup_source, progress) as warmup:
-            records = _training_samples(run, warmup)
-        rows = labelled(records)
+        rows = labelled(_training_samples(run, request, warmup_source, progress))
         training, kept_out = held_out(rows, _HELD_OUT_SHARE, recipe.seed)
         with open_experiment(recipe, sets, request.source, progress) as experiment:
-            loaded = experiment.loaded
-            torch.manual_seed(recipe.seed)  # the classifier's head is new
-            classifier = load_classifier(request.source, loaded.pad_token_id)
-            train_reward_model(
-                classifier,
-                loaded.tokenizer,
-                training,
-                recipe.rerank,
-                recipe.model,
-                recipe.seed,
-                run.folder / "checkpoints",
-                progress,
-            )
-            with folder_written_aside(run.final) as aside:
-                save_model(aside, classifier, loaded.tokenizer)
-            found = _auc(experiment, classifier, kept_out)
-            records = _candidates(run, experiment, policy)
-            scores = score_samples(
-                classifier,
-                loaded.tokenizer,
-                records,
-                recipe.model,
-                recipe.sampling.batch_size,
-                progress,
-            )
-            evaluation = with_reranking(run, experiment, sets.test, records, scores, "test")
-        share = sum(row.correct for row in training) / len(training)
-        outcome = RerankOutcome(len(training), share, len(kept_out), found, evaluation)
-        run.update_record(
-            outcome={
-                "training_samples": len(training),
-                "share_correct": share,
-                "held_out_samples": len(kept_out),
-                "held_out_auc": found,
-            }
+            classifier = _trained(run, request, experiment, training)
+            judged = _judged(experiment, classifier, kept_out, ranks)
+            records = _candidates(run, experiment, policy, ranks)
+            scores = _scores(experiment, classifier, records, ranks)
+            evaluation = on_main(ranks, lambda: with_reranking(run, experiment, sets.test, records, scores, "test"))
+        outcome = RerankOutcome(
+            len(training), share_correct(training), judged, _judged_candidates(records, scores), evaluation
         )
+        run.update_record(outcome=outcome.reward_model())
     return run, outcome
 
 
 def _refuse_overlap(train: Sequence[Problem], test: Sequence[Problem]) -> None:
-    questions = {problem.question for problem in train}
-    shared = [problem for problem in test if problem.question in questions]
+    questions = {fingerprint(problem.question) for problem in train}
+    shared = [problem for problem in test if fingerprint(problem.question) in questions]
     if shared:
         raise DataError(
             f"{len(shared)} test problems are also training problems (first: {shared[0].item_id}); a reward model must "
@@ -109,26 +134,105 @@ def _refuse_overlap(train: Sequence[Problem], test: Sequence[Problem]) -> None:
         )
 
 
-def _training_samples(run: Run, warmup: Experiment) -> list[SampleRecord]:
-    """Completions of the warm-up model for training problems, graded; saved as they come."""
-    settings, sampling = warmup.recipe.rerank, warmup.recipe.sampling
-    problems = chosen(warmup.sets.train, settings.problems, warmup.recipe.seed)
-    n = settings.samples_per_problem
-    decode = Decode("sampled", sampling.max_new_tokens, temperature=sampling.temperature, seed=warmup.recipe.seed)
-    file = run.samples_file("train")
-    write_json(grader_file(file), warmup.grader.spec)
-    return collect(warmup, problems, "train", n, decode, file)
+def _training_samples(
+    run: Run, request: StageRequest, warmup_source: ModelSource, progress: Progress
+) -> list[SampleRecord]:
+    """Graded completions for training problems, of the models that `rerank.samples_from` names."""
+    sources = {"train": warmup_source, "train-policy": request.source}
+    if request.recipe.rerank.samples_from == "warmup" or warmup_source.target == request.source.target:
+        del sources["train-policy"]
+    elif request.recipe.rerank.samples_from == "policy":
+        del sources["train"]
+    records: list[SampleRecord] = []
+    for label, source in sources.items():
+        file = run.samples_file(label)
+        if request.ranks.from_main(file.is_file()):  # of the run that is resumed
+            records += read_samples(file)
+            continue
+        with open_experiment(request.recipe, request.sets, source, progress) as experiment:
+            run.write_json(grader_file(file), experiment.grader.spec)
+            records += _sampled(experiment, run, label, request.ranks)
+    return records
 
 
-def _auc(experiment: Experiment, classifier: torch.nn.Module, rows: Sequence[LabelledCompletion]) -> float | None:
+def _sampled(experiment: Experiment, run: Run, label: str, ranks: Ranks) -> list[SampleRecord]:
     recipe = experiment.recipe
-    scores = score_completions(
-        classifier, experiment.loaded.tokenizer, [row.text for row in rows], recipe.model, recipe.sampling.batch_size
+    problems = chosen(experiment.sets.train, recipe.rerank.problems, recipe.seed)
+    settings = recipe.sampling
+    decode = Decode(
+        "sampled",
+        settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        seed=recipe.seed,
     )
-    return auc([row.correct for row in rows], scores)
+    n, file = recipe.rerank.samples_per_problem, run.samples_file(label)
+    return collect(experiment, problems, "train", n, decode, file, ranks)
 
 
-def _candidates(run: Run, experiment: Experiment, policy: Run) -> list[SampleRecord]:
+def _trained(run: Run, request: StageRequest, experiment: Experiment, rows: Sequence[LabelledCompletion]) -> Classifier:
+    """The reward model, trained and saved with what it must not be tested on."""
+    recipe, loaded, ranks = request.recipe, experiment.loaded, request.ranks
+    ranks.is_at("training of the reward model")
+    torch.manual_seed(recipe.seed)  # the layer of a classifier is new
+    classifier = load_classifier(request.source, loaded.pad_token_id, recipe.rerank.scorer)
+    engine = train_reward_model(
+        classifier,
+        loaded.tokenizer,
+        rows,
+        recipe.rerank,
+        recipe.model,
+        recipe.seed,
+        run.checkpoints,
+        experiment.progress,
+        ranks,
+    )
+    weights = engine.weights(classifier, wanted=ranks.is_main) if engine else None
+    with folder_of_all(run.final, ranks) as aside:
+        if ranks.is_main:
+            save_classifier(aside, classifier, loaded.tokenizer, weights)
+            write_trained_on(aside, (row.prompt for row in rows))
+    if weights is None:
+        return classifier
+    # DeepSpeed has divided it, and would divide what is loaded now.
+    unset_hf_deepspeed_config()
+    return load_classifier(resolve_model(str(run.final)), loaded.pad_token_id).eval()
+
+
+def _judged(experiment: Experiment, classifier: Classifier, rows: Sequence[LabelledCompletion], ranks: Ranks) -> Judged:
+    recipe = experiment.recipe
+    own = [(row.prompt, row.completion) for row in rows[ranks.rank :: ranks.count]]
+    with experiment.progress.task("held-out samples", len(own), "completion") as task:
+        scores = score_completions(
+            classifier, experiment.loaded.tokenizer, own, recipe.model, recipe.sampling.batch_size, task
+        )
+    everybodys = ranks.gather(scores)
+    return Judged.of(
+        [row.correct for row in rows], [everybodys[i % ranks.count][i // ranks.count] for i in range(len(rows))]
+    )
+
+
+def _scores(
+    experiment: Experiment, classifier: Classifier, records: Sequence[SampleRecord], ranks: Ranks
+) -> dict[tuple[str, int], float]:
+    """p(correct) of all candidates, of which each process has scored its share."""
+    recipe = experiment.recipe
+    ranks.is_at("scoring of candidates")
+    own = records[ranks.rank :: ranks.count]
+    size, tokenizer = recipe.sampling.batch_size, experiment.loaded.tokenizer
+    scores = score_samples(classifier, tokenizer, own, recipe.model, size, experiment.progress)
+    return {key: score for theirs in ranks.gather(scores) for key, score in theirs.items()}
+
+
+def _judged_candidates(records: Sequence[SampleRecord], scores: dict[tuple[str, int], float]) -> Judged:
+    graded = [r for r in records if r.decoding == "sampled" and r.verdict is not Verdict.UNGRADABLE]
+    return Judged.of(
+        [r.verdict is Verdict.CORRECT for r in graded], [scores[r.item_id, r.sample_index] for r in graded]
+    )
+
+
+def _candidates(run: Run, experiment: Experiment, policy: Run, ranks: Ranks) -> list[SampleRecord]:
     """The policy's samples on the test split, K for each problem: the saved ones, or new ones."""
     recipe, test = experiment.recipe, experiment.sets.test
     k = recipe.rerank.k or recipe.sampling.k
@@ -137,5 +241,5 @@ def _candidates(run: Run, experiment: Experiment, policy: Run) -> list[SampleRec
         records = read_samples(saved)
         if {record.item_id for record in records} == {problem.item_id for problem in test}:
             return [record for record in records if record.decoding == "greedy" or record.sample_index < k]
-    fresh = evaluate(run, experiment, test, "test", k, "candidates")
+    fresh = evaluate(run, experiment, test, "test", k, "candidates", ranks=ranks)
     return read_samples(fresh.samples_file)
