@@ -1,20 +1,26 @@
 """One PPO update, side by side: ours, a padded loop (P1), the same with our matrix products (P1+), stock TRL (P2).
 
-    python benchmarks/ppo_step.py [--json] [--rounds 3] [--batch 8,16] [--only p1,ours] [--demo]
+    python benchmarks/ppo_step.py [--json] [--rounds 3] [--batch 8,16] [--only p1,ours]
+    python benchmarks/ppo_step.py --demo [--json] [--rounds 59] [--warmup FOLDER]
 
 Real model (``smollm2-q4``), fp32, SVAMP prompts; completions are the gold programs, so that all contestants draw the
 same tokens, and prompts and lengths are real. Each contestant is a process of its own; each peer and ours take turns,
 one at a time, on every core. Peak memory is what a process held at most, less what it held after its imports. What each
 contestant does is written in `ppo_contestants.py`.
+
+With ``--demo`` it is the RL stage of ``reft demo``, drawn freely by both: see `demo_contestants.py`. The warm-up that
+both start from is made first, in a temporary folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,37 +30,64 @@ from common import SHARED_DATA, arguments, report, summary
 MICRO_BATCH = 8
 CONTESTANTS = ("p1", "p1+", "p2", "ours")
 PROGRAM = Path(__file__).with_name("ppo_contestants.py")
+DEMO_PROGRAM = Path(__file__).with_name("demo_contestants.py")
 
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--batch", default="8,16", help="prompts per update, with commas")
-    parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants, with commas")
-    parser.add_argument("--demo", action="store_true", help="the demo's model, problems and RL settings instead")
+    parser.add_argument("--only", help="contestants, with commas")
+    parser.add_argument("--demo", action="store_true", help="the RL stage of the demo instead")
+    parser.add_argument("--warmup", help="with --demo: weights to start from, instead of a warm-up of its own")
     parser.set_defaults(rounds=3)
     options = parser.parse_args()
-    names = options.only.split(",")
+    if options.demo:
+        demo(options)
+        return
+    names = (options.only or ",".join(CONTESTANTS)).split(",")
     results: dict[str, Any] = {}
     ratios: dict[str, float] = {}
-    if options.demo:
-        os.environ["REFT_BENCH_MODEL"] = "tiny"
-    for batch in [128] if options.demo else map(int, options.batch.split(",")):
-        rows = contests(names, demo_work() if options.demo else work(batch), options.rounds)
+    for batch in map(int, options.batch.split(",")):
+        rows = contests(names, work(batch), options.rounds)
         for name in names:
             results[f"{name}, batch {batch}, seconds"] = summary([row["seconds"] for row in rows[name]])
             last = rows[name][-1]
             results[f"{name}, batch {batch}, peak MB above imports"] = round(last["peak_mb"] - last["imported_mb"])
             results[f"{name}, batch {batch}, peak MB"] = round(last["peak_mb"])
-        check(rows, same=not options.demo)  # ours shuffles rows among mini-batches, P1 does not
+        check(rows)
         if "ours" in names:
             ratios |= compared(rows, batch)
-    settings = {
-        "model": "tiny" if options.demo else "smollm2-q4",
-        "precision": "fp32",
-        "ppo_epochs": 2,
-        "micro_batch": MICRO_BATCH,
-    }
+    settings = {"model": "smollm2-q4", "precision": "fp32", "ppo_epochs": 2, "micro_batch": MICRO_BATCH}
     report("ppo_step", settings | {"rounds": options.rounds}, results, ratios, options.json)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """The RL stage of the demo: so many updates from the same warm-up, drawn freely."""
+    names = (options.only or "p1,ours").split(",")
+    with tempfile.TemporaryDirectory() as folder:
+        warmup = options.warmup or warmed_up(Path(folder))
+        rows = contest(names, {"warmup": warmup}, options.rounds, DEMO_PROGRAM)
+    results: dict[str, Any] = {}
+    for name, found in rows.items():
+        assert all(math.isfinite(row["policy_loss"]) for row in found), name
+        for number in ("seconds", "cpu_seconds", "length", "accuracy"):
+            results[f"{name}, {number} of an update"] = summary([row[number] for row in found])
+        results[f"{name}, seconds in all"] = round(sum(row["seconds"] for row in found), 1)
+        results[f"{name}, peak MB above imports"] = round(found[-1]["peak_mb"] - found[-1]["imported_mb"])
+    ratios = {
+        f"{name} / ours, {number} in all": sum(row[number] for row in rows[name]) / sum(r[number] for r in rows["ours"])
+        for name in names
+        for number in ("seconds", "cpu_seconds")
+        if name != "ours" and "ours" in rows
+    }
+    report("ppo_step --demo", {"model": "tiny", "updates": options.rounds + 1}, results, ratios, options.json)
+
+
+def warmed_up(folder: Path) -> str:
+    """Weights of the demo's warm-up, made now."""
+    command = [sys.executable, "-m", "reftcli", "warmup", "--recipe", "tiny/toy-ncot", "--name", "warmup"]
+    subprocess.run([*command, "--runs-dir", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return str(folder / "warmup/final")
 
 
 def work(batch: int) -> dict[str, Any]:
@@ -85,28 +118,6 @@ def work(batch: int) -> dict[str, Any]:
     }
 
 
-def demo_work() -> dict[str, Any]:
-    """The demo's RL settings: 128 rollouts on the toy problems, mini-batches of 32, gold chains as completions."""
-    from reftcli.models.load import load_model
-    from reftcli.models.source import resolve_model
-    from reftcli.problems.prompts import PromptBuilder
-    from reftcli.problems.toy import toy_problem_sets
-
-    loaded = load_model(resolve_model("tiny"))
-    builder = PromptBuilder(loaded.tokenizer, "ncot", "paper", loaded.eos_token_id)
-    problems, _, _ = toy_problem_sets(
-        level=3, form="ncot", answer="number", train_size=128, validation_size=8, test_size=8, seed=1
-    )
-    examples = [builder.example(problem) for problem in problems]
-    return {
-        "prompts": [list(example.prompt.token_ids) for example in examples],
-        "completions": [list(example.target_ids) for example in examples],
-        "rewards": [float(i % 2) for i in range(len(examples))],
-        "micro_batch": 32,
-        "mini_batch": 32,
-    }
-
-
 def contests(names: list[str], given: dict[str, Any], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Each peer against ours, in turns. All four at once need more memory than this machine has."""
     if "ours" not in names or len(names) == 1:
@@ -119,9 +130,11 @@ def contests(names: list[str], given: dict[str, Any], rounds: int) -> dict[str, 
     return rows
 
 
-def contest(names: list[str], given: dict[str, Any], rounds: int) -> dict[str, list[dict[str, Any]]]:
+def contest(
+    names: list[str], given: dict[str, Any], rounds: int, program: Path = PROGRAM
+) -> dict[str, list[dict[str, Any]]]:
     """Rows of each contestant, one a round. The first update of each is not counted."""
-    cores = len(os.sched_getaffinity(0))
+    cores = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(cores),
@@ -131,7 +144,7 @@ def contest(names: list[str], given: dict[str, Any], rounds: int) -> dict[str, l
     processes = {}
     for name in names:
         processes[name] = subprocess.Popen(
-            [sys.executable, str(PROGRAM), name, str(rounds + 1)],
+            [sys.executable, str(program), name, str(rounds + 1)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
         )  # fmt: skip
         say(processes[name], json.dumps(given))
@@ -160,19 +173,19 @@ def hear(name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        sys.exit(f"contestant {name} ended: run {PROGRAM.name} {name} by hand to see why")
+        sys.exit(f"contestant {name} ended: run its program by hand to see why")
     row: dict[str, Any] = json.loads(line)
     return row
 
 
-def check(rows: dict[str, list[dict[str, Any]]], same: bool) -> None:
+def check(rows: dict[str, list[dict[str, Any]]]) -> None:
     """All updates are sensible, and those of p1, p1+ and ours are the same one."""
     for name, found in rows.items():
         for row in found:
             assert all(math.isfinite(row[loss]) for loss in ("policy_loss", "value_loss")), (name, row)
             assert row["moved"] > 0, (name, row)
     firsts = [rows[name][0] for name in ("p1", "p1+", "ours") if name in rows]
-    for row in firsts[1:] if same else []:
+    for row in firsts[1:]:
         for key in ("value_loss", "first_policy_loss"):
             assert math.isclose(row[key], firsts[0][key], rel_tol=0.02, abs_tol=1e-4), (key, row, firsts[0])
 

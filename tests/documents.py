@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ROOT / "docs" / "recipes.md"
 COMMANDS = ROOT / "docs" / "commands.md"
 NAMES = (
-    "warmup", "rl", "eval", "vote", "rerank", "grade", "compare", "report", "runs", "recipes", "data", "demo", "env",
+    "warmup", "rl", "eval", "vote", "rerank", "grade", "compare", "report", "plan", "runs", "recipes", "data", "demo", "env",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "grade": ("grade", "rows.jsonl"),
     "compare": ("compare", "rl", "reranked"),
     "report": ("report",),
+    "plan": ("plan", "tiny/toy-ncot", "--gpus", "1", "--gpu-memory", "4GiB"),
     "runs": ("runs",),
     "env": ("env",),
     "demo": ("demo",),

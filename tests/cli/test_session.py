@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from reftcli.evaluation.chunks import plan_chunks
+
 RUN_FIELDS = {
     "stage", "status", "parent", "started", "ended", "command", "seed", "versions", "commit", "model", "recipe_sha256",
     "data", "world_size", "hardware",
@@ -244,6 +246,7 @@ def test_vote_finds_the_numbers_of_eval_and_loads_no_torch(session: Any) -> None
     )
     assert done.stderr.splitlines()[-1] == "0 False False"
     evaluated = session.called["eval"].json
+    assert evaluated.pop("sampling")["temperature"] == 1
     evaluated.pop("grader")
     assert json.loads(done.stdout) == evaluated
 
@@ -254,6 +257,29 @@ def test_vote_takes_a_run_or_a_file_and_sizes(session: Any) -> None:
     assert list(by_run["maj"]) == ["2", "4"]
     assert by_run == by_file
     assert by_run["maj"]["4"] == session.called["eval"].json["maj"]["4"]
+
+
+def test_vote_by_other_rules(session: Any) -> None:
+    plain = session.call("vote", "rl", "--json").json
+    assert plain["voting"] == {"weights": "none", "ties": "first", "subsets": 128, "seed": 3}
+    by_rule = {}
+    for flags in (("--weights", "logprob"), ("--ties", "random"), ("--tolerance", "1000"), ("--tolerance", "0")):
+        called = session.call("vote", "rl", *flags, "--json")
+        assert called.code == 0, called.err
+        by_rule[flags] = called.json
+        assert called.json["pass"] == plain["pass"]  # verdicts stay as graded
+        assert called.json["accuracy"] == plain["accuracy"]
+    assert by_rule["--weights", "logprob"]["voting"]["weights"] == "logprob"
+    assert by_rule["--weights", "logprob"]["maj"]["1"] == plain["maj"]["1"]
+    assert session.call("vote", "rl", "--ties", "random", "--json").json == by_rule["--ties", "random"]
+    unscored = session.call("vote", "rl", "--weights", "reward")
+    assert unscored.code == 4
+    assert "no rm_score to weight" in unscored.errors[-1]
+    scored = session.call("vote", "reranked", "--weights", "reward", "--json").json
+    assert scored["maj"] == scored["weighted"]
+    table = session.call("vote", "rl", "--weights", "logprob", "--ties", "random").out
+    assert "weighted by" in table
+    assert "random" in table
 
 
 def test_vote_without_a_run_takes_the_rl_run_not_the_later_rerank(session: Any) -> None:
@@ -347,19 +373,77 @@ def test_a_second_eval_leaves_the_run_as_it_was(session: Any) -> None:
     assert (run / "samples" / "test.jsonl").read_bytes() == session.kept["samples"]
 
 
-def test_an_interrupted_eval_leaves_the_earlier_samples(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextlib.contextmanager
-    def asked(say: object) -> Iterator[bool]:
-        yield True
+@contextlib.contextmanager
+def stopped_after(chunks: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if Ctrl-C were pressed in the middle of a chunk. A chunk is 4 completions."""
 
-    monkeypatch.setattr("reftcli.evaluation.stages.stop_on_signal", asked)
-    called = session.call("eval")
+    class Asked:
+        looks = 0
+
+        def __bool__(self) -> bool:
+            self.looks += 1
+            return self.looks > chunks
+
+    @contextlib.contextmanager
+    def asked(say: object) -> Iterator[Asked]:
+        yield Asked()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("reftcli.evaluation.collecting.stop_on_signal", asked)
+        yield
+
+
+@pytest.fixture
+def chunks_of_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "reftcli.evaluation.collecting.plan_chunks", lambda problems, passes, size: plan_chunks(problems, passes, 4)
+    )
+
+
+def test_a_stopped_eval_is_gone_on_with(session: Any, chunks_of_4: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = session.run("rl")
+    command = ("eval", "rl", "--majority-vote", "4")
+    with stopped_after(5, monkeypatch):
+        called = session.call(*command)
     assert called.code == 130
-    unfinished = session.run("rl") / "samples" / "test-3.partial.jsonl"
-    assert called.errors[-1] == "reft: stopped; 12 completions are in runs/rl/samples/test-3.partial.jsonl"
-    assert len(unfinished.read_text().splitlines()) == 12
-    assert (session.run("rl") / "samples" / "test.jsonl").read_bytes() == session.kept["samples"]
-    unfinished.unlink()
+    assert called.errors[-1] == (
+        "reft: stopped; 20 of 60 completions are kept beside runs/rl/samples/test-3.jsonl; "
+        "the same command with --resume goes on"
+    )
+    assert (run / "samples" / "test.jsonl").read_bytes() == session.kept["samples"]
+    other = session.call("eval", "rl", "--majority-vote", "3", "--resume")
+    assert other.code == 2
+    assert len(other.errors) == 2
+    assert '(samples a problem: {"greedy": 1, "sampled": 4}, now {"greedy": 1, "sampled": 3}' in other.errors[-1]
+    with stopped_after(2, monkeypatch):  # twice: the same command needs no --resume
+        assert "28 of 60 completions are kept" in session.call(*command).errors[-1]
+    finished = session.call("eval", "--resume", "--json")
+    assert finished.code == 0, finished.err
+    assert "going on: 28 of 60 completions are there already" in finished.err
+    assert finished.json == {**session.called["eval"].json, "samples_file": "runs/rl/samples/test-3.jsonl"}
+    for row, before in zip(session.rows("rl/samples/test-3.jsonl"), session.rows("rl/samples/test.jsonl"), strict=True):
+        assert row == {**before, "logprob": pytest.approx(before["logprob"], abs=1e-3)}  # chunks were larger before
+    assert not list((run / "samples").glob("*.partial*"))
+    nothing = session.call("eval", "--resume")
+    assert (nothing.code, nothing.errors[-1]) == (2, "reft: no unfinished evaluation in runs; leave out --resume")
+
+
+@pytest.mark.parametrize("again", [("tiny", "--recipe", "small.yaml", "--limit", "7", "--majority-vote", "2"), ()])
+def test_an_eval_of_its_own_is_gone_on_with(
+    again: tuple[str, ...], session: Any, chunks_of_4: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("eval", "tiny", "--recipe", "small.yaml", "--limit", "7", "--majority-vote", "2")
+    name = f"whole-{len(again)}"
+    assert session.call(*asked, "--name", name).code == 0
+    with stopped_after(2, monkeypatch):
+        assert session.call(*asked, "--name", f"cut-{len(again)}").code == 130
+    assert session.record(f"cut-{len(again)}")["status"] == "interrupted"
+    finished = session.call("eval", *again, "--resume", "--json")
+    assert finished.code == 0, finished.err
+    assert finished.json["run"] == f"cut-{len(again)}"
+    assert session.record(f"cut-{len(again)}")["status"] == "finished"
+    samples = [(session.run(run) / "samples" / "test.jsonl").read_bytes() for run in (name, f"cut-{len(again)}")]
+    assert samples[0] == samples[1]
 
 
 def test_a_file_is_used_whole_and_the_runs_own_samples_stay(session: Any) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from reftcli.evaluation.answering import Answerer, accuracy, share_of
+from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.build import build_grader
 from reftcli.grading.interface import Verdict
 from reftcli.models.tiny import tiny_tokenizer
 from reftcli.problems.prompts import ANSWER_TRIGGER, Prompt, PromptBuilder
 from reftcli.problems.record import Problem
 from reftcli.rewards.shaping import RewardTable
-from reftcli.runs.progress import SilentProgress
+from reftcli.runs.ranks import Ranks
 from reftcli.sampling.interface import Completion, Decode
 
 EOS = 2
@@ -115,15 +116,18 @@ def test_a_truncated_completion_is_graded_and_says_so() -> None:
     assert record.why.endswith("(cut off by the length limit)")
 
 
-def test_chunks_hold_whole_problems_and_join_to_the_same_records() -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_ranks_share_the_problems_and_all_return_all_records(count: int, in_ranks: Any) -> None:
     decode = Decode("sampled", 30)
     expected = answerer(Scripted(TEXTS)).answer(PROBLEMS, "test", 2, decode)
-    with SilentProgress().task("t", 8, "x") as task:
-        chunks = list(answerer(Scripted(TEXTS)).in_chunks(PROBLEMS, "test", 2, decode, task, 5))
-        assert [len(chunk) for chunk in chunks] == [4, 4]
-        assert [record for chunk in chunks for record in chunk] == expected
-        single = list(answerer(Scripted(TEXTS)).in_chunks(PROBLEMS, "test", 2, decode, task, 1))
-    assert [len(chunk) for chunk in single] == [2, 2, 2, 2]
+    samplers = [Scripted(TEXTS) for _ in range(count)]
+
+    def answer(ranks: Ranks) -> list[SampleRecord]:
+        return answerer(samplers[ranks.rank]).answer_over_ranks(PROBLEMS, "test", 2, decode, ranks)
+
+    assert in_ranks(count, answer) == [expected] * count
+    asked = [item_id for sampler in samplers for call in sampler.asked for item_id in call]
+    assert sorted(asked) == ["a", "b", "c"]  # the prompt of "long" does not fit
 
 
 def test_shares_of_nothing_are_zero() -> None:

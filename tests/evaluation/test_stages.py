@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGINT, raise_signal
@@ -10,19 +12,24 @@ from typing import Any
 
 import pytest
 
-from reftcli.errors import DataError, Interrupted, UsageError
+from reftcli.errors import DataError, Interrupted, NothingToStartFrom, UsageError
+from reftcli.evaluation import collecting
 from reftcli.evaluation.data import data_request
 from reftcli.evaluation.experiment import Experiment, chosen, grader_of, open_experiment
+from reftcli.evaluation.partial import Partial
+from reftcli.evaluation.results import VoteRule
 from reftcli.evaluation.samples import newest_samples, read_samples
-from reftcli.evaluation.stages import evaluate, grader_file, recount, with_reranking
+from reftcli.evaluation.stages import collect, evaluate, grader_file, recount, with_reranking
 from reftcli.grading.build import build_grader, grader_from_spec
 from reftcli.grading.interface import Grade, Verdict
+from reftcli.grading.policy import AnswerPolicy
 from reftcli.models.source import resolve_model
 from reftcli.problems.load import load_problem_sets
 from reftcli.problems.record import Problem
 from reftcli.recipe.layers import check_recipe
 from reftcli.recipe.schema import Recipe
 from reftcli.runs.folder import Run, create_run
+from reftcli.runs.interrupts import StopRequest
 from reftcli.runs.progress import SilentProgress, Task
 
 CONTRACT_KEYS = {"run", "dataset", "split", "n", "accuracy", "accuracy_ci95", "maj", "pass", "samples_file"}
@@ -155,6 +162,73 @@ def test_recounting_gives_the_same_numbers(recipe: Recipe, tmp_path: Path) -> No
     assert only.by_k("pass")[2] == evaluation.results.by_k("pass")[2]
 
 
+def saved(folder: Path, *answers: str | None, gold: str = "10/3", **fields: Any) -> Path:
+    """A samples file of one problem, graded by the real grader."""
+    grader = build_grader("ncot", "number")
+    problem = Problem("p", "?", gold)
+    texts = ["no idea" if answer is None else f"Therefore, the answer is: {answer}" for answer in answers]
+    rows = []
+    for index, grade in enumerate(grader.grade([problem] * len(texts), texts)):
+        row = {"item_id": "p", "sample_index": index, "decoding": "sampled", "gold_answer": gold, **fields}
+        rows.append({**row, "predicted_answer": grade.predicted_answer, "verdict": grade.verdict})
+    file = folder / "saved.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("answers", "gold", "right"),
+    [
+        (("4", "4", "3.333", "3.3333", "10/3"), "10/3", 1.0),
+        (("7", "7", "1/2", "0.5", "$0.50"), "0.5", 1.0),
+        (("9", "9", "1,000", "1000", "1000.0"), "1000", 1.0),
+        (("4", "4", "3.333", "3.3333", None), "10/3", 0.0),  # a tie: 4 was seen first
+        ((None, "3.333", None), "10/3", 1.0),
+        ((None, None), "10/3", 0.0),
+        (("3.333", "3.3333", "4", "4", "4"), "10/3", 0.0),
+    ],
+)
+def test_answers_that_the_grader_takes_for_equal_vote_together(
+    answers: tuple[str | None, ...], gold: str, right: float, tmp_path: Path
+) -> None:
+    file = saved(tmp_path, *answers, gold=gold)
+    results, _ = recount(file, build_grader("ncot", "number"), "number", None, 0)
+    assert results.per_problem[f"maj@{len(answers)}"] == {"p": right}
+
+
+def test_votes_by_other_rules_hand_worked(tmp_path: Path) -> None:
+    def maj(rule: VoteRule, tolerance: float = 1e-2, seed: int = 0) -> float:
+        grader = build_grader("ncot", "number", policy=AnswerPolicy(tolerance=tolerance))
+        results, _ = recount(file, grader, "number", [5], seed, rule)
+        return results.per_problem["maj@5"]["p"]
+
+    file = saved(tmp_path, "4", "3.5", "4", "3.5", "9", gold="3.5")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row, logprob, score in zip(rows, (-800, -800.5, -802, -800.1, -790), (0.2, 0.3, 0.2, 0.3, 0.1), strict=True):
+        row |= {"logprob": logprob, "rm_score": score}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert maj(VoteRule()) == 0.0  # 2 to 2: 4 was seen first
+    assert {maj(VoteRule(ties="random"), seed=seed) for seed in range(20)} == {0.0, 1.0}
+    assert maj(VoteRule(weights="reward")) == 1.0  # 0.6 to 0.4 to 0.1
+    assert maj(VoteRule(weights="logprob")) == 0.0  # e^-790 is more than all others together
+    assert maj(VoteRule(), tolerance=0.5) == 0.0  # 4 and 3.5 are one, and 4 is its representative
+    for row in rows:
+        row["logprob"] = None if row["predicted_answer"] == "9" else row["logprob"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="problem p: 1 answered samples have no logprob"):
+        maj(VoteRule(weights="logprob"))
+
+
+def test_random_ties_are_fair(tmp_path: Path) -> None:
+    file = saved(tmp_path, "4", "3.5", gold="3.5")
+    grader = build_grader("ncot", "number")
+    won = [
+        recount(file, grader, "number", [2], seed, VoteRule(ties="random"))[0].per_problem["maj@2"]["p"]
+        for seed in range(400)
+    ]
+    assert 0.4 < sum(won) / 400 < 0.6
+
+
 def test_recounting_more_than_there_is(recipe: Recipe, tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with opened(recipe) as experiment:
@@ -175,14 +249,22 @@ def test_a_split_without_problems_is_said(recipe: Recipe, tmp_path: Path) -> Non
         evaluate(new_run(tmp_path), experiment, [], "test", None, "test")
 
 
-class StopAtOnce(SilentProgress):
-    """Presses Ctrl-C as soon as something is done."""
+class StopAfter(SilentProgress):
+    """Presses Ctrl-C as soon as so many completions are done."""
+
+    def __init__(self, completions: int) -> None:
+        self.left = completions
 
     @contextmanager
     def task(self, title: str, total: int, unit: str) -> Iterator[Task]:  # type: ignore[override]
+        progress = self
+
         class Stopping:
             def advance(self, units: int = 1) -> None:
-                raise_signal(SIGINT)
+                progress.left -= units
+                if progress.left <= 0:
+                    progress.left = 10**9
+                    raise_signal(SIGINT)
 
             def show(self, values: object) -> None:
                 return None
@@ -190,16 +272,223 @@ class StopAtOnce(SilentProgress):
         yield Stopping()
 
 
-def test_an_interruption_keeps_what_is_done_and_an_earlier_result(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.fixture
+def small_chunks(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """Six problems with five samples make two greedy chunks and twelve of samples."""
+    monkeypatch.setattr(collecting, "BATCHES_PER_CHUNK", 2)
+    return recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update={"batch_size": 2})})
+
+
+@pytest.fixture
+def whole(small_chunks: Recipe, tmp_path: Path) -> bytes:
+    """The samples of an evaluation that nobody stopped."""
+    run = new_run(tmp_path, "whole")
+    with opened(small_chunks) as experiment:
+        evaluate(run, experiment, experiment.sets.test, "test", 5, "test")
+    return (run.samples / "test.jsonl").read_bytes()
+
+
+def files(run: Run) -> list[str]:
+    return sorted(path.name for path in run.samples.iterdir())
+
+
+def test_stopped_again_and_again_it_ends_at_the_same_samples(
+    small_chunks: Recipe, whole: bytes, tmp_path: Path
+) -> None:
     run = new_run(tmp_path)
-    with opened(recipe) as experiment:
-        evaluate(run, experiment, experiment.sets.test, "test", 2, "test")
-    before = (run.samples / "test.jsonl").read_text()
-    with opened(recipe, StopAtOnce()) as experiment, pytest.raises(Interrupted, match="6 completions are in") as caught:
-        evaluate(run, experiment, experiment.sets.test, "test", 2, "test")
-    assert (run.samples / "test.jsonl").read_text() == before
-    kept = Path(str(caught.value).split(" are in ")[1])
-    assert len(read_samples(kept)) == 6
+    kept = 0
+    for attempt in range(20):
+        with opened(small_chunks, StopAfter(kept + 5)) as experiment:
+            try:
+                evaluation = evaluate(run, experiment, experiment.sets.test, "test", 5, "test", resume=attempt > 0)
+                break
+            except Interrupted as stopped:
+                found = re.match(r"stopped; (\d+) of 36 completions are kept beside .*--resume goes on", str(stopped))
+                assert found is not None
+                assert int(found[1]) > kept
+                kept = int(found[1])
+                assert files(run) == ["test.partial-0.jsonl", "test.partial.json"]
+                assert len(read_samples(run.samples / "test.partial-0.jsonl")) == kept  # a samples file like any other
+    assert attempt >= 4
+    assert (run.samples / "test.jsonl").read_bytes() == whole
+    assert files(run) == ["test.grader.json", "test.jsonl"]
+    assert evaluation.results.samples_per_problem == 5
+
+
+def stopped(run: Run, recipe: Recipe, k: int | None = 5) -> None:
+    with opened(recipe, StopAfter(8)) as experiment, pytest.raises(Interrupted):
+        evaluate(run, experiment, experiment.sets.test, "test", k, "test")
+
+
+def test_the_same_command_goes_on_and_another_one_does_not(small_chunks: Recipe, whole: bytes, tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    stopped(run, small_chunks)
+    begun = {name: (run.samples / name).read_bytes() for name in files(run)}
+    with opened(small_chunks) as experiment:
+        other = evaluate(run, experiment, experiment.sets.test, "test", 2, "test")
+        assert other.samples_file.name == "test-2.jsonl"
+        assert {name: (run.samples / name).read_bytes() for name in begun} == begun
+        evaluation = evaluate(run, experiment, experiment.sets.test, "test", 5, "test")
+    assert evaluation.samples_file.name == "test.jsonl"
+    assert (run.samples / "test.jsonl").read_bytes() == whole
+
+
+def test_resuming_something_else_is_refused_in_one_line(small_chunks: Recipe, tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    stopped(run, small_chunks)
+    warmer = small_chunks.model_copy(
+        update={"sampling": small_chunks.sampling.model_copy(update={"temperature": 0.5}), "seed": 6}
+    )
+    with opened(small_chunks) as experiment:
+        test = experiment.sets.test
+        with pytest.raises(UsageError, match=r'samples a problem: .*"sampled": 5}, now .*"sampled": 4}') as refused:
+            evaluate(run, experiment, test, "test", 4, "test", resume=True)
+        assert "\n" not in str(refused.value)
+        with pytest.raises(UsageError, match="problems: 6, now 5; other prompts and golds"):
+            evaluate(run, experiment, test[:5], "test", 5, "test", resume=True)
+        changed = [replace(test[0], gold_answer="77"), *test[1:]]
+        with pytest.raises(UsageError, match=r"\(other prompts and golds\)"):
+            evaluate(run, experiment, changed, "test", 5, "test", resume=True)
+        with pytest.raises(UsageError, match="no unfinished evaluation 'validation'"):
+            evaluate(run, experiment, test, "test", 5, "validation", resume=True)
+    with opened(warmer) as experiment, pytest.raises(UsageError, match="other decoding"):
+        evaluate(run, experiment, experiment.sets.test, "test", 5, "test", resume=True)
+
+
+def test_other_weights_are_another_evaluation(small_chunks: Recipe, tmp_path: Path) -> None:
+    import torch
+
+    run = new_run(tmp_path)
+    stopped(run, small_chunks)
+    with opened(small_chunks) as experiment:
+        with torch.no_grad():
+            next(iter(experiment.loaded.model.parameters())).add_(1e-3)
+        with pytest.raises(UsageError, match=r"\(other weights\)"):
+            evaluate(run, experiment, experiment.sets.test, "test", 5, "test", resume=True)
+
+
+def test_one_that_is_being_worked_on_is_left_alone(small_chunks: Recipe, tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    stopped(run, small_chunks)
+    with opened(small_chunks) as experiment, Partial(run.samples_file("test")).locked():
+        with pytest.raises(UsageError, match="another process"):
+            evaluate(run, experiment, experiment.sets.test, "test", 5, "test", resume=True)
+        other = evaluate(run, experiment, experiment.sets.test, "test", 5, "test")
+    assert other.samples_file.name == "test-2.jsonl"
+
+
+def test_ended_between_samples_and_results_it_only_derives(
+    small_chunks: Recipe, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with opened(small_chunks) as experiment:
+        with monkeypatch.context() as patch:
+            patch.setattr("reftcli.evaluation.stages._finished", killed)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(run, experiment, experiment.sets.test, "test", 5, "test")
+        assert run.labels("test") == []
+        monkeypatch.setattr(type(experiment.sampler), "sample", killed)  # everything is drawn
+        evaluate(run, experiment, experiment.sets.test, "test", 5, "test")
+    assert run.labels("test") == ["test"]
+    assert (run.samples / "test.jsonl").read_bytes() == whole
+
+
+@contextmanager
+def after_two_chunks(say: object) -> Iterator[StopRequest]:
+    """Threads get no signals: the request is there when it is looked at for the third time."""
+
+    class Asked(StopRequest):
+        looks = 0
+
+        def __bool__(self) -> bool:
+            self.looks += 1
+            return self.looks > 2
+
+    yield Asked()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 3), (3, 2), (2, 17)])
+def test_ranks_share_the_work_and_any_number_of_them_goes_on(
+    before: int, after: int, small_chunks: Recipe, whole: bytes, tmp_path: Path, in_ranks: Any
+) -> None:
+    run = new_run(tmp_path)
+
+    def work(count: int) -> list[Any]:
+        with ExitStack() as stack:  # opened one after another: the tiny model's weights come from the global generator
+            experiments = [stack.enter_context(opened(small_chunks)) for _ in range(count)]
+            test = experiments[0].sets.test
+            return in_ranks(
+                count, lambda ranks: evaluate(run, experiments[ranks.rank], test, "test", 5, "test", ranks=ranks)
+            )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collecting, "stop_on_signal", after_two_chunks)
+        found = work(before)
+    assert all(isinstance(error, Interrupted) for error in found), found
+    assert len({str(error) for error in found}) == 1
+    assert files(run) == [*(f"test.partial-{rank}.jsonl" for rank in range(before)), "test.partial.json"]
+    found = work(after)
+    assert len(found) == after
+    assert all(evaluation == found[0] for evaluation in found), found
+    assert found[0].samples_file.name == "test.jsonl"
+    assert (run.samples / "test.jsonl").read_bytes() == whole
+    assert files(run) == ["test.grader.json", "test.jsonl"]
+
+
+def test_an_error_of_the_main_rank_is_everybodys(small_chunks: Recipe, tmp_path: Path, in_ranks: Any) -> None:
+    run = new_run(tmp_path)
+
+    with opened(small_chunks) as experiment:
+        test = experiment.sets.test
+        found = in_ranks(3, lambda ranks: evaluate(run, experiment, test, "test", 5, "test", resume=True, ranks=ranks))
+    assert [type(error) for error in found] == [NothingToStartFrom] * 3
+
+
+def test_grading_is_done_while_the_next_chunk_is_drawn(small_chunks: Recipe, tmp_path: Path) -> None:
+    events: list[str] = []
+    drawing_again = threading.Event()
+
+    class Waits(ByLength):
+        def grade(self, problems: Any, completions: list[str]) -> list[Grade]:
+            if not events.count("graded"):
+                assert drawing_again.wait(30), "the next chunk is drawn meanwhile"
+            events.append("graded")
+            return super().grade(problems, completions)
+
+    with opened(small_chunks) as experiment:
+        sample = experiment.sampler.sample
+
+        class Sampler:
+            def sample(self, *arguments: Any, **named: Any) -> Any:
+                events.append("drawn")
+                if events.count("drawn") == 2:
+                    drawing_again.set()
+                return sample(*arguments, **named)
+
+        answerer = replace(experiment.answerer, sampler=Sampler(), grader=Waits())
+        evaluate(new_run(tmp_path), replace(experiment, answerer=answerer), experiment.sets.test, "test", 5, "test")
+    assert events.count("drawn") == events.count("graded") == 14
+    ahead = [events[:i].count("drawn") - events[:i].count("graded") for i in range(len(events))]
+    assert max(ahead) <= 2, "no more than two chunks are in memory"
+
+
+def test_collecting_goes_on_too(small_chunks: Recipe, tmp_path: Path) -> None:
+    decode = replace(greedy_decode(), decoding="sampled")
+    with opened(small_chunks, StopAfter(5)) as experiment, pytest.raises(Interrupted, match="6 of 18 completions"):
+        collect(experiment, experiment.sets.test, "train", 3, decode, tmp_path / "train.jsonl")
+    with opened(small_chunks) as experiment:
+        with pytest.raises(UsageError, match="is of another sampling pass"):
+            collect(experiment, experiment.sets.test, "train", 2, decode, tmp_path / "train.jsonl")
+        found = collect(experiment, experiment.sets.test, "train", 3, decode, tmp_path / "train.jsonl")
+        assert found == collect(experiment, experiment.sets.test, "train", 3, decode, tmp_path / "again.jsonl")
+    assert [(r.item_id, r.sample_index) for r in found] == [
+        (problem.item_id, i) for problem in experiment.sets.test for i in range(3)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.jsonl", "train.jsonl"]
 
 
 def test_reranking_picks_by_score_and_keeps_the_other_numbers(recipe: Recipe, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -153,6 +154,33 @@ def test_frequencies_are_the_models_probabilities(temperature: float) -> None:
     half_degrees = torch.tensor((len(observed) - 1) / 2)
     p_value = float(torch.special.gammaincc(half_degrees, torch.tensor(distance / 2)))
     assert p_value > 1e-3
+
+
+def test_frequencies_behind_drawn_tokens_by_chi_square() -> None:
+    """Of the second and third token behind the most common ones: decoding, not only prefill."""
+    chisquare = pytest.importorskip("scipy.stats").chisquare
+    prompt = Prompt(Problem("p", "?", "1"), "?", (3, 9, 4))
+    found = [c.token_ids for c in sampler(batch_size=500).sample([prompt], 6000, Decode("sampled", 3, seed=2))]
+    before: tuple[int, ...] = ()
+    for place in range(3):
+        following = Counter(ids[place] for ids in found if ids[:place] == before and len(ids) > place)
+        with torch.no_grad():
+            logits = model()(input_ids=torch.tensor([[*prompt.token_ids, *before]])).logits[0, -1]
+        n = following.total()
+        expected = torch.softmax(logits.double(), dim=-1) * n
+        common = [token for token in range(VOCABULARY) if expected[token] >= 5]
+        counts, wanted = [following[token] for token in common], [float(expected[token]) for token in common]
+        if n - sum(wanted) > 5:  # one class for all rare tokens together
+            counts, wanted = [*counts, n - sum(counts)], [*wanted, n - sum(wanted)]
+        assert len(counts) >= 3
+        assert chisquare(counts, [w * sum(counts) / sum(wanted) for w in wanted]).pvalue > 1e-3
+        before = (*before, max((t for t in following if t != EOS), key=lambda t: following[t]))
+
+
+def test_samples_can_be_drawn_in_several_calls() -> None:
+    whole = drawn(sampler().sample(prompts(), 5, SAMPLED))
+    parts = [sampler().sample(prompts(), n, replace(SAMPLED, first_sample=first)) for first, n in ((0, 2), (2, 3))]
+    assert drawn([completion for part in parts for completion in part]) == whole
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -36,7 +36,12 @@ def test_greedy_equals_generate_on_64_prompts() -> None:
     )
     assert sampler.own_attention
     differing = []
-    for completion in sampler.sample(prompts, 1, Decode("greedy", TOKENS)):
+    # Three more of each, whose prompts are held once for all of them: another way of computing the same.
+    sharing = {(c.prompt.problem.item_id, c.token_ids) for c in sampler.sample(prompts, 4, Decode("greedy", TOKENS))}
+    alone = sampler.sample(prompts, 1, Decode("greedy", TOKENS))
+    apart = sharing ^ {(c.prompt.problem.item_id, c.token_ids) for c in alone}
+    assert len({item_id for item_id, _ in apart}) <= PROMPTS // 8, apart
+    for completion in alone:
         ids = torch.tensor([completion.prompt.token_ids])
         expected = loaded.model.generate(
             input_ids=ids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
     from reftcli.runs.folder import Run
 
 
+class Weights(StrEnum):
+    """What a vote counts."""
+
+    NONE = "none"
+    LOGPROB = "logprob"
+    REWARD = "reward"
+
+
+class Ties(StrEnum):
+    """Who wins a tie."""
+
+    FIRST = "first"
+    RANDOM = "random"
+
+
 def vote(
     source: Annotated[
         str | None, typer.Argument(metavar="[SAMPLES|RUN]", help="A samples file or a run.", show_default=False)
@@ -30,28 +46,50 @@ def vote(
     ] = None,
     answer: Annotated[
         options.Kind | None,
-        typer.Option("--answer", help="Kind of answer where no grader is saved.", show_default=False),
+        typer.Option("--answer", help="Kind of answer, instead of the saved grader's.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Weights,
+        typer.Option(
+            "--weights",
+            help="What a vote counts: one; the sample's probability under the model; the reward model's p(correct).",
+        ),
+    ] = Weights.NONE,
+    ties: Annotated[
+        Ties, typer.Option("--ties", help="Who wins a tie: the answer seen first, or one at random (seeded).")
+    ] = Ties.FIRST,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            min=0,
+            help="Numbers that differ by no more are one candidate; default: the grader's. Verdicts stay as graded.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of the subsets for k < K; default: the run's.", show_default=False)
+        int | None,
+        typer.Option("--seed", help="Of the subsets for k < K and of ties; default: the run's.", show_default=False),
     ] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
     """Count the votes of saved samples again: no model is loaded."""
-    from reftcli.evaluation.samples import read_samples
+    from reftcli.evaluation.results import VoteRule
+    from reftcli.evaluation.samples import iter_samples
     from reftcli.evaluation.stages import recount
 
     run, file = _samples_of(source, runs_dir)
     if dry_run:
-        return _dry_run(json_, f"{len(read_samples(file))} samples in {file}", "counted")
+        return _dry_run(json_, f"{sum(1 for _ in iter_samples(file))} samples in {file}", "counted")
     record = run.record() if run else {}
     ks = _sizes(k)
-    grader = _saved_grader(file, answer)
+    grader = _saved_grader(file, answer, tolerance)
     try:
         kind: Any = answer.value if answer else grader.spec.get("answer", "number")
-        results, split = recount(file, grader, kind, ks, record.get("seed", 42) if seed is None else seed)
+        rule = VoteRule(weights.value, ties.value)
+        results, split = recount(file, grader, kind, ks, record.get("seed", 42) if seed is None else seed, rule)
     finally:
         grader.close()
     show_results(results.to_json(run.name if run else "", record.get("dataset", ""), split, str(file)), json_)
@@ -89,11 +127,12 @@ def _sizes(text: str | None) -> list[int] | None:
     return sorted(set(sizes))
 
 
-def _saved_grader(samples_file: Path, answer: options.Kind | None) -> Grader:
-    """The grader saved beside the samples; otherwise one for the kind of answer (default number)."""
+def _saved_grader(samples_file: Path, answer: options.Kind | None, tolerance: float | None = None) -> Grader:
+    """The grader saved beside the samples, or one for the kind of answer (default number); with another tolerance."""
     import json
 
     from reftcli.grading.build import build_grader, grader_from_spec
+    from reftcli.grading.policy import AnswerPolicy
 
     for file in (samples_file.with_suffix(".grader.json"), samples_file.parent / "grader.json"):
         if answer is None and file.is_file():
@@ -101,8 +140,11 @@ def _saved_grader(samples_file: Path, answer: options.Kind | None) -> Grader:
                 spec = json.loads(file.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise UsageError(f"{file}: not JSON ({error})") from error
+            if tolerance is not None and isinstance(spec, dict):
+                spec = {**spec, "policy": {**spec.get("policy", {}), "tolerance": tolerance}}
             return grader_from_spec(spec)
-    return build_grader("ncot", answer.value if answer else "number")
+    policy = AnswerPolicy() if tolerance is None else AnswerPolicy(tolerance=tolerance)
+    return build_grader("ncot", answer.value if answer else "number", policy=policy)
 
 
 def grade(

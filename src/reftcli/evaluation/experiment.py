@@ -13,7 +13,7 @@ from reftcli.evaluation.answering import Answerer
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.build import build_grader
 from reftcli.grading.interface import Grader
-from reftcli.models.load import LoadedModel, load_model
+from reftcli.models.load import LoadedModel, default_device, load_model
 from reftcli.models.precision import autocast_for
 from reftcli.models.source import ModelSource
 from reftcli.problems.load import ProblemSets
@@ -21,6 +21,7 @@ from reftcli.problems.prompts import PromptBuilder
 from reftcli.problems.record import Problem
 from reftcli.recipe.schema import Recipe
 from reftcli.runs.progress import Progress, Task
+from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.sampling.interface import Decode, Sampler
 from reftcli.sampling.torch_sampler import TorchSampler
 from reftcli.sampling.vllm_sampler import VllmSampler, check_vllm
@@ -35,6 +36,7 @@ class Experiment:
 
     recipe: Recipe
     sets: ProblemSets
+    source: ModelSource
     loaded: LoadedModel
     builder: PromptBuilder
     sampler: Sampler
@@ -42,28 +44,32 @@ class Experiment:
     answerer: Answerer
     progress: Progress
 
-    def validate(self, problems: Sequence[Problem], decode: Decode, task: Task | None = None) -> list[SampleRecord]:
-        """Answers to validation problems, in order, by the weights as they are now."""
+    def validate(
+        self, problems: Sequence[Problem], decode: Decode, task: Task | None = None, ranks: Ranks = ALONE
+    ) -> list[SampleRecord]:
+        """Answers to validation problems, in order, by the weights as they are now: all of them on every rank."""
         self.sampler.weights_changed()
-        return self.answerer.answer(problems, "validation", 1, decode, task)
+        return self.answerer.answer_over_ranks(problems, "validation", 1, decode, ranks, task)
 
 
 @contextmanager
-def open_experiment(recipe: Recipe, sets: ProblemSets, source: ModelSource, progress: Progress) -> Iterator[Experiment]:
+def open_experiment(
+    recipe: Recipe, sets: ProblemSets, source: ModelSource, progress: Progress, *, in_main_memory: bool = False
+) -> Iterator[Experiment]:
     """Loads the model and starts the grader; ends the grader's processes and the sampler's engine with the block.
 
     Raises:
         UsageError: the sampler that the settings name cannot be used here, or not with this model.
     """
     _check_backend(recipe, source)
-    loaded = load_model(source)
+    loaded = load_model(source, in_main_memory=in_main_memory)
     builder = PromptBuilder(loaded.tokenizer, recipe.data.cot, recipe.prompt.template, loaded.eos_token_id)
     context = _context(recipe, loaded)
     sampler = sampler_of(recipe, loaded, context)
     grader = grader_of(recipe, sets)
     try:
         answerer = Answerer(builder, sampler, grader, recipe.rl.reward_table, context)
-        yield Experiment(recipe, sets, loaded, builder, sampler, grader, answerer, progress)
+        yield Experiment(recipe, sets, source, loaded, builder, sampler, grader, answerer, progress)
     finally:
         grader.close()
         sampler.close()
@@ -96,7 +102,7 @@ def sampler_of(recipe: Recipe, loaded: LoadedModel, context: int) -> Sampler:
         pad_token_id=loaded.pad_token_id,
         batch_size=recipe.sampling.batch_size,
         context=context,
-        autocast=autocast_for(recipe.model.precision, loaded.model.device),
+        autocast=autocast_for(recipe.model.precision, default_device()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -115,15 +115,18 @@ def read_samples(path: Path) -> list[SampleRecord]:
 
     Raises UsageError where the file cannot be opened, DataError with file and line for a row that cannot be used.
     """
-    records: list[SampleRecord] = []
+    return list(iter_samples(path))
+
+
+def iter_samples(path: Path) -> Iterator[SampleRecord]:
+    """`read_samples` one row at a time, for files that need not fit into memory."""
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    records.append(SampleRecord.from_json(_parsed(line, f"{path}:{number}"), f"{path}:{number}"))
+                    yield SampleRecord.from_json(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a samples file or a run") from error
-    return records
 
 
 def _parsed(line: bytes, where: str) -> object:

@@ -1,8 +1,8 @@
 """Majority vote among sampled answers.
 
 An answer is a text or None. None does not vote. Answers that are equal by the grader's rule are one candidate, and ties
-go to the candidate seen first. That rule of equality may be a tolerance and so need not be transitive: an answer joins
-the first candidate whose representative (its first answer) it equals.
+go to the candidate seen first, or to one of them at random with a seed. That rule of equality may be a tolerance and so
+need not be transitive: an answer joins the first candidate whose representative (its first answer) it equals.
 """
 
 from __future__ import annotations
@@ -101,30 +101,38 @@ def choose_subsets(total: int, k: int, seed: int, limit: int = SUBSETS) -> IntAr
     return np.sort(order[:, :k], axis=1).astype(np.int64)
 
 
-def maj_at_k(labels: IntArray, correct: BoolArray, subsets: IntArray, weights: Sequence[float] | None = None) -> float:
+def maj_at_k(
+    labels: IntArray,
+    correct: BoolArray,
+    subsets: IntArray,
+    weights: Sequence[float] | None = None,
+    ties: np.random.Generator | None = None,
+) -> float:
     """maj@k of one problem: the share of subsets whose vote is correct.
 
-    ``labels``: [K] from ``cluster_answers``; ``correct``: [K]; ``subsets``: [S, k] from ``choose_subsets``. A vote is
-    correct when the representative of the winner (its first answer within the subset) is; nobody answered is wrong.
+    ``labels``: [K] from ``cluster_answers``; ``correct``: [K]; ``subsets``: [S, k] from ``choose_subsets``; ``ties``:
+    draws among the best candidates, None takes the first seen. A vote is correct when the representative of the winner
+    (its first answer within the subset) is; nobody answered is wrong.
     """
     w = _checked_weights(weights, labels.size)
-    winners = _winning_positions(labels[subsets], w[subsets])
+    winners = _winning_positions(labels[subsets], w[subsets], ties)
     rows = np.arange(subsets.shape[0])
     voted = winners != NO_VOTE
     return float(np.mean(voted & correct[subsets[rows, winners]]))
 
 
-def _winning_positions(labels: IntArray, weights: FloatArray) -> IntArray:
+def _winning_positions(labels: IntArray, weights: FloatArray, ties: np.random.Generator | None) -> IntArray:
     """For each row of labels [S, k], the column of the winner's first vote; NO_VOTE where nobody voted."""
     rows, columns = np.nonzero(labels != NO_VOTE)
     shape = (labels.shape[0], int(labels.max(initial=0)) + 1)
-    voters = labels[rows, columns]
-    totals = np.zeros(shape)
-    np.add.at(totals, (rows, voters), weights[rows, columns])
+    cells = rows * shape[1] + labels[rows, columns]
+    totals = np.bincount(cells, weights[rows, columns], shape[0] * shape[1]).reshape(shape)
     first_seen = np.full(shape, labels.shape[1])
-    np.minimum.at(first_seen, (rows, voters), columns)
-    leading = totals >= totals.max(axis=1, keepdims=True) * (1 - _TIE)
-    position = np.where(leading, first_seen, labels.shape[1]).min(axis=1)
+    first_seen.reshape(-1)[cells[::-1]] = columns[::-1]  # of several columns the last one written stays: the first
+    leading = (totals >= totals.max(axis=1, keepdims=True) * (1 - _TIE)) & (first_seen < labels.shape[1])
+    preference = first_seen if ties is None else ties.random(shape)
+    best = np.where(leading, preference, np.inf).argmin(axis=1)
+    position = first_seen[np.arange(shape[0]), best]
     return np.where(position == labels.shape[1], NO_VOTE, position)
 
 

@@ -28,6 +28,12 @@ class Decode:
     top_p: float = 1.0
     seed: int = 0
     stream: int = 0
+    first_sample: int = 0
+    """Index of the first of the ``n`` samples: the samples of a problem can be drawn in several calls."""
+
+    def sample_indices(self, n: int) -> range:
+        """Of the ``n`` samples that a call draws."""
+        return range(self.first_sample, self.first_sample + n)
 
 
 @dataclass(frozen=True, slots=True)

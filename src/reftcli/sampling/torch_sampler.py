@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,12 +21,14 @@ from reftcli.models.onednn import prepacked
 from reftcli.problems.prompts import Prompt
 from reftcli.sampling.choosing import choose, uniforms
 from reftcli.sampling.interface import Completion, Decode
-from reftcli.sampling.slots import SlotCache
+from reftcli.sampling.slots import PromptShelf, SlotCache
 
 _COMPACT_BELOW = 0.8
 """Ended rows are dropped when fewer than this share still runs: each drop copies the cache."""
 _REFILL_AT = 0.25
 """Waiting prompts come in when this share of the slots is free: each coming-in is a prefill of its own."""
+_SHARE_FROM = 4
+"""Samples of a prompt from which its keys and values are held once, on a CPU: each prompt in the slots costs calls."""
 
 ValueHead = Callable[[Tensor], Tensor]
 """Last hidden states [R, H] -> values [R, 1]."""
@@ -112,7 +115,7 @@ class TorchSampler:
         rows = [
             _new_row(prompt, index, min(decode.max_new_tokens, total - len(prompt.token_ids)), decode)
             for prompt in prompts
-            for index in range(n)
+            for index in decode.sample_indices(n)
         ]
         # Rows of one prompt stay together (they share its prefill), prompts of like length too (less padding).
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt.token_ids), i // n, i))
@@ -149,10 +152,20 @@ class _Decoder:
         self._start = torch.zeros(0, dtype=torch.long, device=self._model.device)
         self._tokens = torch.zeros(0, dtype=torch.long, device=self._model.device)
         """What each row chose last and has not been fed yet."""
+        self._shelf: PromptShelf | None = None
+        self._waiting: deque[_Row] = deque()
 
     def run(self, waiting: deque[_Row]) -> None:
         """Until every row has ended or reached its limit."""
         slots = self._sampler.batch_size
+        self._waiting = waiting
+        prompts = {row.prompt.token_ids for row in waiting}
+        if (
+            self._sampler.own_attention
+            and self._model.device.type == "cpu"
+            and len(waiting) >= _SHARE_FROM * len(prompts)
+        ):
+            self._shelf = PromptShelf(self._model.config.num_hidden_layers)
         while True:
             running = [place for place, row in enumerate(self._rows) if row.running]
             free = slots - len(running)
@@ -169,6 +182,9 @@ class _Decoder:
     def _keep(self, places: list[int]) -> None:
         """Drops the rows that ended, and the columns that no remaining row uses."""
         self._rows = [self._rows[place] for place in places]
+        if self._shelf is not None:
+            soon = {row.prompt.token_ids for row in itertools.islice(self._waiting, self._sampler.batch_size)}
+            self._shelf.keep(places, soon)
         if not places:
             self._cache = None
             self._start, self._tokens = self._start[:0], self._tokens[:0]
@@ -182,6 +198,8 @@ class _Decoder:
 
     def _admit(self, rows: list[_Row]) -> None:
         """Runs each distinct prompt once, repeats its cache for its rows, and lets them choose their first token."""
+        if self._shelf is not None:
+            return self._admit_sharing(rows, self._shelf)
         device = self._model.device
         distinct: dict[tuple[int, ...], int] = {}
         places = torch.tensor([distinct.setdefault(row.prompt.token_ids, len(distinct)) for row in rows], device=device)
@@ -196,6 +214,21 @@ class _Decoder:
         self._join(rows, cache, start)
         self._tokens = torch.cat([self._tokens, self._choose(rows, logits, hidden)])
 
+    def _admit_sharing(self, rows: list[_Row], shelf: PromptShelf) -> None:
+        """The same, with each prompt run and held once for all its samples; rows begin without columns of their own."""
+        prompts = [row.prompt.token_ids for row in rows]
+        if missing := shelf.missing(prompts):
+            packed_row = SlotCache(self._model.config.num_hidden_layers)
+            shelf.put(missing, packed_row, *self._run_packed(missing, packed_row))
+        hidden, logits = shelf.add_rows(prompts)
+        if self._cache is None:
+            self._cache = SlotCache(self._model.config.num_hidden_layers)
+        else:
+            self._cache.add_rows(len(rows))
+        self._start = torch.cat([self._start, torch.full((len(rows),), self._cache.columns, device=self._model.device)])
+        self._rows = self._rows + rows
+        self._tokens = torch.cat([self._tokens, self._choose(rows, logits, hidden)])
+
     def _join(self, rows: list[_Row], cache: SlotCache, start: Tensor) -> None:
         if self._cache is None:
             self._cache, self._start = cache, start
@@ -208,12 +241,15 @@ class _Decoder:
 
     def _prefill_packed(self, prompts: Sequence[Sequence[int]], cache: SlotCache) -> tuple[Tensor | None, Tensor]:
         """All prompts end to end in one row: nothing is computed for padding."""
+        hidden, logits = self._run_packed(prompts, cache)
+        cache.unpack([len(ids) for ids in prompts])
+        return hidden, logits
+
+    def _run_packed(self, prompts: Sequence[Sequence[int]], cache: SlotCache) -> tuple[Tensor | None, Tensor]:
         lengths = [len(ids) for ids in prompts]
         ids = torch.tensor([token for ids in prompts for token in ids], device=self._model.device)
         last = torch.tensor(lengths, device=self._model.device).cumsum(0) - 1
-        hidden, logits = self._forward({**packed(ids, lengths), "past_key_values": cache}, last)
-        cache.unpack(lengths)
-        return hidden, logits
+        return self._forward({**packed(ids, lengths), "past_key_values": cache}, last)
 
     def _prefill_padded(self, prompts: Sequence[Sequence[int]], cache: SlotCache) -> tuple[Tensor | None, Tensor]:
         longest = max(map(len, prompts))
@@ -237,14 +273,20 @@ class _Decoder:
         column = torch.arange(self._cache.columns + 1, device=self._model.device)
         seen = column >= self._start[:, None]
         mask: Tensor | None = seen.long()
-        if self._sampler.own_attention:  # [R, 1, Q, N], and none at all where every row fills its slot
-            mask = seen[:, None, None] if bool(self._start.any()) else None
-        arguments = {
+        if self._sampler.own_attention:  # [R, 1, Q, N] to add, and none at all where every row fills its slot
+            unseen = torch.zeros(seen.shape, device=self._model.device).masked_fill_(~seen, -torch.inf)
+            mask = unseen[:, None, None] if bool(self._start.any()) else None
+        position = self._cache.columns - self._start
+        arguments: dict[str, Any] = {
             "input_ids": self._tokens[:, None],
-            "position_ids": (self._cache.columns - self._start)[:, None],
+            "position_ids": (position if self._shelf is None else position + self._shelf.lengths(position.device))[
+                :, None
+            ],
             "attention_mask": mask,
             "past_key_values": self._cache,
         }
+        if self._shelf is not None:
+            arguments["prefixes"] = self._shelf.prefixes
         hidden, logits = self._forward(arguments, None)
         self._tokens = self._choose(self._rows, logits, hidden)
 

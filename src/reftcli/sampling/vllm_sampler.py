@@ -125,7 +125,7 @@ class VllmSampler:
             RuntimeFailure: the engine cannot be made or reached, or does not answer.
         """
         on_done = on_done or (lambda _: None)
-        requests = [self._request(prompt, index, decode) for prompt in prompts for index in range(n)]
+        requests = [self._request(prompt, index, decode) for prompt in prompts for index in decode.sample_indices(n)]
         # A prompt that fills its limit has an empty completion; vLLM refuses a request without room.
         possible = [place for place, request in enumerate(requests) if request.max_tokens > 0]
         answers = [_Answer((), ())] * len(requests)
