@@ -88,6 +88,14 @@ def reft(folder: Path, *arguments: object) -> Done:
     return done
 
 
+def trained_by_one_process(folder: Path) -> Path:
+    """A folder with ``recipe.yaml``, ``runs/warmup`` and ``runs/rl``, to which others are compared."""
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    reft(folder, "warmup", "--recipe", "recipe.yaml", "--name", "warmup")
+    reft(folder, "rl", "warmup", "--name", "rl")
+    return folder
+
+
 def rows(run: Path) -> list[dict[str, Any]]:
     """The complete rows of ``metrics.jsonl``."""
     file = run / "metrics.jsonl"

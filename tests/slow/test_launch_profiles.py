@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.launch.launching import RECIPE, Started, assert_same_training, change, norm, reft, rows, send, weights
+from tests.launch.launching import (
+    Started,
+    assert_same_training,
+    change,
+    norm,
+    reft,
+    rows,
+    send,
+    trained_by_one_process,
+    weights,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -31,12 +41,7 @@ print(sum(parameter.numel() for parameter in model.parameters()))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``runs/warmup`` and ``runs/rl`` of one process."""
-    folder = tmp_path_factory.mktemp("profiles")
-    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    reft(folder, "warmup", "--recipe", "recipe.yaml", "--name", "warmup")
-    reft(folder, "rl", "warmup", "--name", "rl")
-    return folder
+    return trained_by_one_process(tmp_path_factory.mktemp("profiles"))
 
 
 def two(profile: str) -> tuple[str, ...]:

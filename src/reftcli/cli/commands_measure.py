@@ -276,9 +276,25 @@ def show_results(result: dict[str, Any], json_: bool) -> None:
         return print_json(result)
     from reftcli.reports.tables import accuracy_rows, accuracy_table
 
-    title = f"{result['run']}: {result['dataset']}, {result['split']}"
+    title = ", ".join(filter(None, (result["run"], result["dataset"], result["split"])))
     print_table(accuracy_table(accuracy_rows(result), title=title))
     if result.get("ungradable"):
         shown = ", ".join(result["ungradable"][:5])
         say(f"{len(result['ungradable'])} problems could not be graded and count as not correct: {shown}")
+    for line in _how(result):
+        say(line)
     say(f"samples: {result['samples_file']}")
+
+
+def _how(result: dict[str, Any]) -> list[str]:
+    """How it was sampled and how votes were counted, where that is known."""
+    lines = []
+    if sampling := result.get("sampling"):
+        filters = ", ".join(f"{name} {sampling[name] or 'off'}" for name in ("top_k", "top_p"))
+        lines.append(f"sampled at temperature {sampling['temperature']}, {filters}, seed {sampling['seed']}")
+    if voting := result.get("voting"):
+        ties = {"first": "the answer seen first", "random": f"one at random, seed {voting['seed']}"}[voting["ties"]]
+        lines.append(
+            f"votes: ties go to {ties}; for k below K the mean over {voting['subsets']} subsets or all of them"
+        )
+    return lines

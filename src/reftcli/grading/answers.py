@@ -78,5 +78,5 @@ def same_answer(rule: AnswerRule, problem: Problem, a: str, b: str) -> bool:
     """Whether two predicted answers are one by the rule; those that cannot be read are one if their texts are equal."""
     if a == b:
         return True
-    first, second = rule.read(problem, a).value, rule.read(problem, b).value
+    first, second = rule.value(problem, a), rule.value(problem, b)
     return first is not None and second is not None and rule.equal(first, second)

@@ -124,7 +124,10 @@ def states_a_number(text: str) -> bool:
 
 def same_number(a: Fraction, b: Fraction, policy: AnswerPolicy) -> bool:
     """Equality of answers: an absolute difference of at most the policy's tolerance."""
-    return a == b or abs(a - b) <= _tolerance(policy.tolerance)
+    tolerance = _tolerance(policy.tolerance)
+    # |a - b| <= t, multiplied by the denominators: fractions would look for common divisors first.
+    apart = abs(a.numerator * b.denominator - b.numerator * a.denominator)
+    return apart * tolerance.denominator <= tolerance.numerator * a.denominator * b.denominator
 
 
 @lru_cache(maxsize=64)

@@ -39,6 +39,10 @@ class AnswerRule(Protocol):
         """An answer that was written as text."""
         ...
 
+    def value(self, problem: Problem, text: str) -> Any | None:
+        """The value of `read` alone: votes ask for it very often."""
+        ...
+
     def read_value(self, problem: Problem, value: Value) -> Reading:
         """An answer that a program returned. ``value`` is not None."""
         ...
@@ -50,6 +54,13 @@ def cut(text: str, limit: int = 120) -> str:
     """``text`` on one line, short enough to stand in a sentence."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class _ReadsValues:
+    """The value of an answer, for rules whose reading costs nothing else."""
+
+    def value(self: AnswerRule, problem: Problem, text: str) -> Any | None:
+        return self.read(problem, text).value
 
 
 class NumberRule:
@@ -71,6 +82,9 @@ class NumberRule:
             )
         return Reading(None, None, Verdict.NO_ANSWER, f"the answer {cut(text)!r} holds no number")
 
+    def value(self, problem: Problem, text: str) -> Fraction | None:
+        return parse_number(text, self._policy)
+
     def read_value(self, problem: Problem, value: Value) -> Reading:
         if isinstance(value, str):
             return self.read(problem, value)
@@ -84,7 +98,7 @@ class NumberRule:
         return same_number(a, b, self._policy)
 
 
-class ChoiceRule:
+class ChoiceRule(_ReadsValues):
     """Option letters. A program may also return the text or the number of one option."""
 
     def __init__(self, policy: AnswerPolicy) -> None:
@@ -119,7 +133,7 @@ class ChoiceRule:
         return a.upper() == b.upper()
 
 
-class TextRule:
+class TextRule(_ReadsValues):
     """Texts, equal when they differ only in case, blanks, outer punctuation or markup."""
 
     def gold(self, problem: Problem) -> str | None:
@@ -140,7 +154,7 @@ class TextRule:
         return a == b
 
 
-class MathRule:
+class MathRule(_ReadsValues):
     """Symbolic mathematics: the same text; the same number where gold is one; else equal by math-verify."""
 
     def __init__(self, policy: AnswerPolicy, timeout_s: float) -> None:

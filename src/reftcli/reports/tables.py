@@ -47,7 +47,7 @@ def accuracy_rows(results: Mapping[str, Any], name: str = "") -> list[AccuracyRo
         ("maj", "maj", _vote_note(results.get("voting", {}))),
         ("rerank", "rerank", "reward model's pick"),
         ("weighted", "weighted", "vote weighted by the reward model"),
-        ("pass", "pass", "any of k correct: the ceiling of every choice"),
+        ("pass", "pass", "any of k correct: the ceiling"),
     ):
         for k, measure in sorted(results.get(key, {}).items(), key=lambda item: int(item[0])):
             add(f"{label}@{k}", measure, note)
