@@ -39,10 +39,27 @@ def test_reft_gains_and_the_interval_excludes_zero(demo: dict[str, Any]) -> None
 
 
 def test_every_row_has_an_interval_on_at_least_500_problems(demo: dict[str, Any]) -> None:
-    assert len(demo["rows"]) == 5
+    assert [row["name"].partition("@")[0] for row in demo["rows"]] == [
+        "warm-up, greedy", "SFT continued, greedy", "ReFT, greedy", "ReFT, maj", "ReFT, maj", "ReFT, rerank",
+        "ReFT, weighted",
+    ]  # fmt: skip
     for found in demo["rows"]:
         assert found["n"] >= 500
         assert found["ci95"][0] <= found["accuracy"] <= found["ci95"][1]
+
+
+@pytest.mark.parametrize("strategy", ["maj", "rerank"])
+def test_inference_time_strategies_cost_nothing(demo: dict[str, Any], strategy: str) -> None:
+    (found,) = [
+        difference
+        for name, difference in demo["differences"].items()
+        if name.startswith(f"{strategy}@") and "likelihood" not in name
+    ]
+    assert found["ci95"][0] > -0.01
+
+
+def test_the_reward_model_tells_right_from_wrong_on_held_out_samples(demo: dict[str, Any]) -> None:
+    assert demo["held_out_auc"] > 0.6
 
 
 def test_shuffled_golds_teach_nothing(demo: dict[str, Any], folder: Path, reft_json: Reft) -> None:
