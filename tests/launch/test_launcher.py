@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from reftcli.launch.launcher import Failure, Hardware, start_workers, why_it_end
 from reftcli.launch.profiles import PROFILES, accelerate_config, deepspeed_config, zero_stage
 from reftcli.launch.reports import Reporter, WorkerReport, read_reports
 from reftcli.launch.request import LaunchRequest
+from reftcli.launch.worker import alone_on_one_gpu
 from reftcli.recipe.batches import check_shares, micro_batches
 from reftcli.recipe.schema import Recipe
 
@@ -53,6 +55,15 @@ def test_never_silently_one_process(flags: dict[str, Any]) -> None:
 def test_processes_that_cannot_be_had(flags: dict[str, Any], hardware: Hardware, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         start_workers(LaunchRequest(**flags), ["rl"], "auto", hardware)
+
+
+@pytest.mark.parametrize(("visible", "left"), [(None, "0"), ("3,1", "3"), ("2", "2"), ("", "")])
+def test_one_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch, visible: str | None, left: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    alone_on_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == left
 
 
 def test_addresses_of_ipv6_hosts() -> None:

@@ -14,6 +14,7 @@ from reftcli.cli.console import print_json, print_table, quiet_libraries, say
 from reftcli.cli.launching import launched, progress_of, ranks_of
 from reftcli.errors import UsageError
 from reftcli.launch.request import LaunchRequest
+from reftcli.launch.worker import alone_on_one_gpu
 from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.runs.trackers import check_trackers
 
@@ -219,6 +220,7 @@ def demo(
 
     if dry_run:
         return _dry_run(demo_start(quick, seed, set_ or []), json_)
+    alone_on_one_gpu()
     result = run_demo(quick=quick, seed=seed, assignments=set_ or [], name=name, runs_dir=runs_dir)
     if json_:
         return print_json(result.to_json())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reftcli.launch.request import LaunchRequest
-from reftcli.launch.worker import current_worker
+from reftcli.launch.worker import alone_on_one_gpu, current_worker
 from reftcli.runs.progress import Progress, SilentProgress
 from reftcli.runs.ranks import ALONE, Ranks
 
@@ -35,6 +35,7 @@ def ranks_of(request: LaunchRequest) -> Ranks:
         UsageError: they are not as many as were asked for.
     """
     if current_worker() is None:
+        alone_on_one_gpu()
         return ALONE
     from reftcli.launch.distributed import open_ranks
 

@@ -57,6 +57,15 @@ def become_worker() -> None:
         logging.disable(logging.CRITICAL)
 
 
+def alone_on_one_gpu() -> None:
+    """Hides all GPUs but the first, before torch looks: Trainer would spread one process over all that it sees.
+
+    Its batches would then be as many times larger as there are GPUs, and nobody would be told.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0" if visible is None else visible.split(",")[0]
+
+
 def end_worker(code: int) -> None:
     """Ends this process, if it is one of several: the others are waited for, so that none misses another at its end.
 
