@@ -100,6 +100,21 @@ def test_optimizer_states_of_other_engines_are_refused(folder: Path) -> None:
         assert "--launch and --processes that the run had" in done.err
 
 
+def test_a_warmup_refuses_optimizer_states_of_other_engines_too(folder: Path) -> None:
+    long = ("--set", "warmup.schedule_epochs=60", "--recipe", "recipe.yaml")
+    started = Started(folder, "warmup", *long, *two("zero2"), "--name", "warm-moved")
+    started.wait_for_rows("warm-moved", 3)
+    send(started.process.pid, signal.SIGINT)
+    assert started.ended().code == 130
+    done = Started(folder, "warmup", "--resume", "--name", "warm-moved").ended()
+    assert done.code == 1
+    assert "DeepSpeed on 2 processes" in done.err
+    again = Started(folder, "warmup", "--resume", "--name", "warm-moved", *two("zero2"))
+    again.wait_for_rows("warm-moved", max(row["step"] for row in rows(folder / "runs" / "warm-moved")) + 2)
+    send(again.process.pid, signal.SIGINT)
+    assert again.ended().code == 130
+
+
 def test_processes_of_ddp_may_change_between_save_and_resume(folder: Path) -> None:
     started = Started(folder, "rl", "warmup", *two("multi"), "--name", "fewer", "--set", "rl.updates=30")
     started.wait_for_rows("fewer", 3)

@@ -119,7 +119,7 @@ def _silence() -> Iterator[None]:
         try:
             with redirect_stdout(sys.stderr):  # its logger keeps what is standard output now
                 yield
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on: what was said before it must be seen
             said.seek(0)
             os.write(kept[2], said.read())
             raise

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reftcli.errors import RuntimeFailure
+from reftcli.models.precision import under_deepspeed
 from reftcli.runs.files import folder_written_aside
 from reftcli.runs.folder import Run
 from reftcli.runs.ranks import Ranks
@@ -49,6 +51,7 @@ def latest_as_trainer_wants(run: Run, ranks: Ranks) -> Iterator[str | None]:
         yield None
         return
     step, folder = steps[-1]
+    _check_engine(folder, ranks)
     flat = working_folder(run) / f"checkpoint-{step}"
     try:
         if ranks.is_main:
@@ -58,6 +61,17 @@ def latest_as_trainer_wants(run: Run, ranks: Ranks) -> Iterator[str | None]:
     finally:
         if ranks.is_main:
             shutil.rmtree(flat, ignore_errors=True)
+
+
+def _check_engine(folder: Path, ranks: Ranks) -> None:
+    """Trainer would go on without the optimizer's state where DeepSpeed divided it among other processes, or none."""
+    parts = len(list((folder / "trainer").glob("global_step*/*optim_states.pt")))
+    if parts != (ranks.count if under_deepspeed() else 0):
+        written = f"by DeepSpeed on {parts} processes" if parts else "without DeepSpeed"
+        raise RuntimeFailure(
+            f"{folder} was written {written}, and its optimizer state cannot go on otherwise; give the --launch and "
+            "--processes that the run had"
+        )
 
 
 def _link(folder: Path, flat: Path) -> None:
