@@ -119,12 +119,20 @@ def test_who_was_ended_by_the_launcher_is_not_the_reason() -> None:
     reports = [RUNNING, ended(1, 4, "file.jsonl:3: no gold", 60.0)]
     error = why_it_ended(reports, [Failure(1, 101, 4), Failure(0, 100, -signal.SIGTERM)])
     assert error is not None
-    assert (error.exit_code, str(error)) == (ExitCode.BAD_DATA, "rank 1: file.jsonl:3: no gold")
+    assert (error.exit_code, str(error)) == (ExitCode.BAD_DATA, "file.jsonl:3: no gold")
 
 
 def test_an_error_of_ours_goes_before_echoes_from_libraries() -> None:
     reports = [ended(0, 1, "connection closed", 59.0, unexpected=True), ended(1, 1, "the disk is full", 60.0)]
     assert str(why_it_ended(reports, [Failure(0, 100, 1)])) == "rank 1: the disk is full"
+
+
+@pytest.mark.parametrize("code", [ExitCode.USAGE, ExitCode.BAD_DATA])
+def test_what_is_wrong_for_all_has_no_rank_though_one_alone_could_say_it(code: ExitCode) -> None:
+    reports = [RUNNING, replace(RUNNING, rank=1), ended(2, code, "rl.batch_size 16 and 3 processes", 60.0)]
+    error = why_it_ended(reports, [Failure(2, 102, code), Failure(0, 100, -signal.SIGTERM)])
+    assert error is not None
+    assert (error.exit_code, str(error)) == (code, "rl.batch_size 16 and 3 processes")
 
 
 def test_what_all_say_has_no_rank() -> None:

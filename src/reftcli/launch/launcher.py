@@ -223,8 +223,13 @@ def _gave_up(reports: Sequence[WorkerReport]) -> bool:
 
 
 def _said_by(first: WorkerReport, reports: Sequence[WorkerReport]) -> ReftError:
-    """The message of a worker; whose it is, where it is not everybody's; and where those are that it missed."""
-    everybodys = sum(report.message == first.message for report in reports) > 1 or len(reports) == 1
+    """The message of a worker; whose it is, where it is not everybody's; and where those are that it missed.
+
+    Recipe, command line and data are the same for all ranks, and so is what is wrong with them. The launcher ends the
+    others before they can say the same.
+    """
+    failed_alone = first.code == ExitCode.RUNTIME and sum(report.message == first.message for report in reports) == 1
+    everybodys = not failed_alone or len(reports) == 1
     said = first.message if everybodys else f"rank {first.rank}: {first.message}"
     if "--rank-timeout" in first.message:
         behind = min(reports, key=lambda report: report.since)
