@@ -8,6 +8,7 @@ choice is replaced by a given token), get the same rewards and make the same num
     p1+   the same with the products of linear layers sent to oneDNN, as ours are
     p2    TRL 1.12's PPOTrainer as it is: a value model of its own, a reward model that costs nothing
     ours  the engine of reft
+    floor no contestant: only the products of linear layers, see `ppo_floor.py`
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ppo_floor import Floor
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -456,10 +458,18 @@ def _contest(name: str, given: dict[str, Any], updates: int, answer: Any) -> Upd
         stock = Stock(work, updates, lambda losses: answer(losses, stock.model))
         stock.trainer.train()
         return
-    contestant = Ours(work) if name == "ours" else ForcedPaddedLoop(work, onednn=name == "p1+")
+    contestant = _contestant(name, work)
     yield None, contestant.model
     for _ in range(updates):
         yield contestant.update(), contestant.model
+
+
+def _contestant(name: str, work: Work) -> Any:
+    if name == "ours":
+        return Ours(work)
+    if name == "floor":
+        return Floor(work, load(onednn=True).model, LEARNING_RATE, EPOCHS)
+    return ForcedPaddedLoop(work, onednn=name == "p1+")
 
 
 def _resident_mb() -> float:

@@ -28,7 +28,8 @@ from typing import Any
 from common import SHARED_DATA, arguments, report, summary
 
 MICRO_BATCH = 8
-CONTESTANTS = ("p1", "p1+", "p2", "ours")
+CONTESTANTS = ("p1", "p1+", "p2", "floor", "ours")
+"""The floor is no contestant, but how fast anybody could be: the products of linear layers and nothing else."""
 PROGRAM = Path(__file__).with_name("ppo_contestants.py")
 DEMO_PROGRAM = Path(__file__).with_name("demo_contestants.py")
 
@@ -181,7 +182,7 @@ def hear(name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
 def check(rows: dict[str, list[dict[str, Any]]]) -> None:
     """All updates are sensible, and those of p1, p1+ and ours are the same one."""
     for name, found in rows.items():
-        for row in found:
+        for row in found if name != "floor" else []:
             assert all(math.isfinite(row[loss]) for loss in ("policy_loss", "value_loss")), (name, row)
             assert row["moved"] > 0, (name, row)
     firsts = [rows[name][0] for name in ("p1", "p1+", "ours") if name in rows]
@@ -194,10 +195,11 @@ def compared(rows: dict[str, list[dict[str, Any]]], batch: int) -> dict[str, flo
     """Times and peak memory of the others over ours."""
     seconds = {name: median(row["seconds"] for row in found) for name, found in rows.items()}
     peaks = {name: found[-1]["peak_mb"] - found[-1]["imported_mb"] for name, found in rows.items()}
-    others = [name for name in rows if name != "ours"]
+    others = [name for name in rows if name not in ("ours", "floor")]
+    floor = {f"ours / floor, seconds, batch {batch}": seconds["ours"] / seconds["floor"]} if "floor" in rows else {}
     speed = {f"{name} / ours, seconds, batch {batch}": seconds[name] / seconds["ours"] for name in others}
     memory = {f"ours / {name}, peak memory, batch {batch}": peaks["ours"] / peaks[name] for name in others}
-    return speed | memory
+    return speed | memory | floor
 
 
 if __name__ == "__main__":
