@@ -16,6 +16,7 @@ from reftcli.runs.files import (
     disk_errors,
     folder_written_aside,
     read_jsonl,
+    remove_folder,
     sha256_of,
     write_json,
     write_text,
@@ -244,6 +245,29 @@ def test_sha256_of_files_is_over_their_contents_in_order(tmp_path: Path) -> None
     a, b, c = (tmp_path / name for name in "abc")
     assert sha256_of(a, b) == sha256_of(c) != sha256_of(b, a)
     assert sha256_of(a) == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+
+
+def test_a_folder_is_removed_at_once_also_when_the_process_ends_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("step-1", "step-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("w")
+    remove_folder(tmp_path / "step-1")
+    assert [path.name for path in tmp_path.iterdir()] == ["step-2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("reftcli.runs.files.shutil.rmtree", lambda *_, **__: None)  # killed before it came to that
+        remove_folder(tmp_path / "step-2")
+    assert not (tmp_path / "step-2").exists()
+    clear_what_a_crash_left(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    remove_folder(tmp_path / "absent")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_row_that_a_full_disk_does_not_take_is_one_line_with_its_path() -> None:
+    with pytest.raises(RuntimeFailure, match="/dev/full: the disk is full"), JsonlWriter(Path("/dev/full")) as file:
+        file.write({"step": 1})
 
 
 def test_what_a_crash_left_goes_and_what_it_had_moved_away_comes_back(tmp_path: Path) -> None:

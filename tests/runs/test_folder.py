@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,39 @@ def test_the_first_error_is_shown_when_the_record_cannot_be_written(
         raise ZeroDivisionError
     with pytest.raises(RuntimeFailure, match="the disk is full"), run.recorded():
         pass
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
+    run = make(tmp_path, "mine")
+    (run.checkpoints / ".step-3.77.partial").mkdir(parents=True)
+    before = run.record()
+    script = (
+        "import sys; from pathlib import Path; from reftcli.runs.folder import Run\n"
+        "with Run(Path(sys.argv[1])).recorded(): print('in', flush=True), sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(run.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "in\n"
+    (run.checkpoints / ".step-4.78.partial").mkdir()
+    with pytest.raises(UsageError, match="another process is at work on this run"), run.recorded():
+        pytest.fail("it was let in")
+    assert run.record() == before
+    assert (run.checkpoints / ".step-4.78.partial").exists(), "the other one may be writing it"
+    other.kill()  # the lock goes with its process
+    other.communicate()
+    with run.recorded():
+        assert not list(run.checkpoints.iterdir())
+
+
+def test_a_run_that_goes_on_forgets_why_it_had_ended(tmp_path: Path) -> None:
+    run = make(tmp_path, "mine")
+    with pytest.raises(RuntimeFailure), run.recorded():
+        raise RuntimeFailure("the disk is full")
+    with run.recorded():
+        assert (run.record()["status"], run.record()["error"], run.record()["ended"]) == ("running", None, None)
+    assert (run.record()["status"], run.record()["error"]) == ("finished", None)
 
 
 def test_updating_keeps_the_other_fields(tmp_path: Path) -> None:

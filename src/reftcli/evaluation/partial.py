@@ -8,7 +8,6 @@ rows was cut off and is done again.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from reftcli.errors import RuntimeFailure, UsageError
-from reftcli.runs.files import disk_errors, write_json
+from reftcli.runs.files import disk_errors, locked, write_json
 
 _HEAD = re.compile(rb'\{"chunk": (\d+), "of": (\d+), ')
 
@@ -125,21 +124,8 @@ class Partial:
         """Keeps other processes out; yields False where one is at work already."""
         with disk_errors(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.part(0), os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            yield _lock(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+        with locked(self.part(0), os.O_RDWR | os.O_CREAT) as alone:
+            yield alone
 
 
 def _blocks(part: Path) -> Iterator[tuple[int, Block]]:

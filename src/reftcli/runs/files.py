@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -85,8 +86,18 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Takes a folder away at once: whoever looks while its files go, or after a crash, does not find half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        os.rename(path, aside)
+    except OSError:
+        return  # what cannot be removed is no reason to stop
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def clear_what_a_crash_left(folder: Path) -> None:
-    """Removes folders that `folder_written_aside` had not finished below ``folder``.
+    """Removes folders below ``folder`` that were being written or removed.
 
     A folder that was being replaced comes back where its successor never took its place.
     """
@@ -138,7 +149,8 @@ class JsonlWriter:
             self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with disk_errors(self._path):  # what a full disk did not take is tried once more
+            self._file.close()
 
     def __enter__(self) -> JsonlWriter:
         return self
@@ -148,7 +160,7 @@ class JsonlWriter:
 
 
 def _drop_partial_line(path: Path) -> None:
-    if not path.exists():
+    if not path.is_file():  # absent, or a device: /dev/null takes the rows of all but one process
         return
     with path.open("rb+") as file:
         data = file.read()
@@ -174,6 +186,30 @@ def drop_rows_after(file: Path, step: int) -> None:
     kept = [row for row in rows if int(row.get("step") or 0) <= step]
     if len(kept) < len(rows):
         write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+@contextmanager
+def locked(path: Path, flags: int = os.O_RDONLY) -> Iterator[bool]:
+    """Keeps other processes out of a file or folder until the block or this process ends, however it ends.
+
+    Yields False where another process is in already. A file system without locks keeps nobody out.
+    """
+    with disk_errors(path):
+        descriptor = os.open(path, flags, 0o666)
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def sha256_of(*paths: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reftcli.errors import Interrupted, ReftError, UsageError
-from reftcli.runs.files import JsonlWriter, clear_what_a_crash_left, disk_errors, write_json, write_text
+from reftcli.runs.files import JsonlWriter, clear_what_a_crash_left, disk_errors, locked, write_json, write_text
 
 Stage = Literal["warmup", "rl", "rerank", "eval"]
 Status = Literal["running", "finished", "interrupted", "failed"]
@@ -135,12 +135,26 @@ class Run:
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Writes how the block ended into ``run.json``: finished, interrupted or failed with the reason."""
+        """Writes how the block ended into ``run.json``: finished, interrupted or failed with the reason.
+
+        Raises:
+            UsageError: another process is at work on this run.
+        """
         if not self.writes:
             yield
             return
-        for folder in (self.folder, self.checkpoints):
-            clear_what_a_crash_left(folder)
+        with locked(self.folder) as alone:
+            if not alone:
+                raise UsageError(f"{self.folder}: another process is at work on this run; wait for it, or end it")
+            for folder in (self.folder, self.checkpoints):
+                clear_what_a_crash_left(folder)
+            with self._end_recorded():
+                yield
+
+    @contextmanager
+    def _end_recorded(self) -> Iterator[None]:
+        if self.record().get("status") != "running":
+            self.update_record(status="running", ended=None, error=None)
         try:
             yield
         except (Interrupted, KeyboardInterrupt):
