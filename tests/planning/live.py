@@ -100,5 +100,5 @@ def update(policy: Any, batch: ScoringInput, optimizer: Any, micro_batches: int 
     policy.zero_grad()
 
 
-def score(model: Any, batch: ScoringInput, packs: bool, arithmetic: str = "fp32") -> None:
-    reference_logprobs(model, batch, 1.0, autocast(arithmetic), packs)
+def score(model: Any, batch: ScoringInput, packs: bool, case: Any) -> None:
+    reference_logprobs(model, batch, 1.0, autocast(case.arithmetic), packs, case.chunk)

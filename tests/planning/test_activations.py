@@ -130,16 +130,20 @@ def test_an_update_needs_what_the_plan_says(name: str, live: ModuleType, plain: 
 
 
 @pytest.mark.parametrize(
-    "name", ["SmolLM2, long", "SmolLM2, autocast", "Galactica-125M", "the paper's batch of one GPU, autocast"]
-)
+    "name",
+    [
+        "SmolLM2, long", "SmolLM2, chunks", "SmolLM2, autocast", "Galactica-125M",
+        "the paper's batch of one GPU, autocast",
+    ],
+)  # fmt: skip
 def test_scoring_needs_what_the_plan_says(name: str, live: ModuleType, plain: Any) -> None:
     case = CASES[name]
     with live.fake_world() as count:
         policy = live.fake_policy(case.config)
         batch = live.scoring_input(case.rows, case.prompt, case.completion)
         before = count.now
-        measured = count.highest(lambda: live.score(policy.policy, batch, policy.packs, case.arithmetic)) - before
-    work = plain(case.rows, case.prompt, case.completion, bf16=case.arithmetic == "autocast")
+        measured = count.highest(lambda: live.score(policy.policy, batch, policy.packs, case)) - before
+    work = plain(case.rows, case.prompt, case.completion, bf16=case.arithmetic == "autocast", logprob_chunk=case.chunk)
     memory = memory_of(shape_from_config(case.config, "it"), work, "single", 1, case.rows, 0)
     planned = sum(memory.phases["scoring"][part] for part in ("activations", "logits", "casts"))
     assert planned == pytest.approx(measured, rel=0.1)

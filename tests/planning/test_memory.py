@@ -149,10 +149,10 @@ def test_micro_batches_save_activations_and_cost_kept_gradients(plain: Any) -> N
     assert half.phases["step"] == whole.phases["step"]
 
 
-def test_chunks_bound_the_logits_of_the_update_only(plain: Any) -> None:
+@pytest.mark.parametrize("phase", ["update", "scoring"])
+def test_chunks_bound_the_logits(phase: str, plain: Any) -> None:
     without, chunked = (small(plain(8, 100, 400, logprob_chunk=chunk)) for chunk in (None, 64))
-    assert chunked.phases["update"]["logits"] < without.phases["update"]["logits"] / 2
-    assert chunked.phases["scoring"] == without.phases["scoring"]
+    assert chunked.phases[phase].get("logits", 0) < without.phases[phase]["logits"] / 2
 
 
 def test_checkpointing_keeps_one_stream_a_layer(plain: Any) -> None:

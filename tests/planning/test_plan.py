@@ -159,7 +159,7 @@ def test_the_lines_name_profile_parts_and_assumptions() -> None:
 def test_short_form_of_a_dry_run() -> None:
     recipe = resolve_recipe("codellama-7b/gsm8k-pcot", {})
     lines = short_form(recipe, resolve_model("codellama"), "zero2", 8)
-    assert lines[0].startswith("plan: zero2 on 8 GPUs: 60.4 GiB each at the peak, in validation")
+    assert lines[0].startswith("plan: zero2 on 8 GPUs: 60.5 GiB each at the peak, in validation")
     assert lines[-1] == "plan: 65,372 updates of 32 rollouts, about 383 M tokens in all"
     absent = short_form(recipe, ModelSource("a/b", "folder", "/nowhere"), "zero2", 8)
     assert absent[0].startswith("not checked: memory (")

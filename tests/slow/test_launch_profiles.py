@@ -74,10 +74,10 @@ def test_the_warmup_has_the_same_losses(folder: Path, profile: str) -> None:
     assert accuracy(folder, folder / "runs" / name / "final") == accuracy(folder, folder / "runs" / "warmup" / "final")
 
 
-@pytest.mark.parametrize("profile", ["zero2", "zero3"])
+@pytest.mark.parametrize("profile", ["zero2", "zero3", "zero3-offload"])
 def test_a_resumed_run_ends_at_the_same_bits(folder: Path, profile: str) -> None:
     whole, killed = f"whole-{profile}", f"killed-{profile}"
-    settings = ("--set", "rl.updates=8", "--set", "rl.checkpoint_every=2")
+    settings = ("--set", "rl.updates=8", "--set", "rl.checkpoint_every=2", "--set", "rl.lr_schedule=linear")
     reft(folder, "rl", "warmup", *two(profile), "--name", whole, *settings)
     started = Started(folder, "rl", "warmup", *two(profile), "--name", killed, *settings)
     started.wait_for_rows(killed, 5)
@@ -135,6 +135,14 @@ def test_bf16_keeps_fp32_masters_that_move_at_the_papers_rate(folder: Path, prof
     moved, expected = (norm(change(runs / run / "final", runs / "warmup" / "final")) for run in (name, "slow-fp32"))
     assert moved == pytest.approx(expected, rel=0.1)
     assert moved > 1e-4
+
+
+def test_lora_in_bf16_saves_the_exact_weights_that_it_does_not_train(folder: Path) -> None:
+    """DeepSpeed keeps frozen weights in bf16 only; before the first update nothing has changed."""
+    settings = ("--set", "model.precision=bf16", "--set", "rl.lora_rank=4", "--set", "rl.learning_rate=1e-12")
+    reft(folder, "rl", "warmup", *two("zero2"), "--name", "lora", *settings, "--set", "rl.updates=1")
+    found, start = (weights(folder / "runs" / run / "final") for run in ("lora", "warmup"))
+    assert all(float((found[name] - start[name]).abs().max()) < 1e-6 for name in start)
 
 
 def test_two_machines_train_one_run(folder: Path) -> None:

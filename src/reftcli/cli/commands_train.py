@@ -95,6 +95,7 @@ def rl(
     sampler: options.Sampler = None,
     seed: options.Seed = None,
     report_to: options.ReportTo = None,
+    keep: options.Keep = None,
     name: options.Name = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     resume: options.Resume = False,
@@ -126,6 +127,7 @@ def rl(
         sampler=sampler,
         seed=seed,
         report_to=report_to,
+        keep=keep,
     )
     start = start_of_resumed(flags, "rl", name) if resume else start_from(from_, flags, "warmup", dry_run)
     check_trackers(start.recipe.trackers)
@@ -256,11 +258,10 @@ def _request(
     say(start.said)
     for warning in sets.provenance["warnings"]:
         say(f"warning: {warning}")
+    profile = (launch.profile if launch else None) or "single"
     if resume:
         assert start.run is not None
-        if ranks.is_main:
-            start.run.update_record(status="running", ended=None)
-        return StageRequest(start.recipe, sets, start.source, runs_dir, resume=start.run, ranks=ranks)
+        return StageRequest(start.recipe, sets, start.source, runs_dir, resume=start.run, ranks=ranks, launch=profile)
     return StageRequest(
         start.recipe,
         sets,
@@ -270,7 +271,7 @@ def _request(
         start.run,
         commit=git_commit(),
         ranks=ranks,
-        launch=(launch.profile if launch else None) or "single",
+        launch=profile,
     )
 
 

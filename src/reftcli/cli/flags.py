@@ -37,10 +37,12 @@ class Flags:
         sampler: str | None = None,
         seed: int | None = None,
         report_to: str | None = None,
+        keep: int | None = None,
     ) -> Flags:
         """Flags that were not given leave the recipe alone."""
         data = {"dataset": dataset, "cot": cot, "train": train, "validation": validation, "test": test}
-        values: dict[str, Any] = {"model": {"name": model}, "data": data, "sampling": {"backend": sampler}}
+        values: dict[str, Any] = {"model": {"name": model}, "data": data, "rl": {"keep": keep}}
+        values["sampling"] = {"backend": sampler}
         given = {section: {k: v for k, v in fields.items() if v is not None} for section, fields in values.items()}
         given = {section: fields for section, fields in given.items() if fields}
         if seed is not None:

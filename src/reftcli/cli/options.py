@@ -85,6 +85,10 @@ Name = Annotated[str | None, typer.Option("--name", help="Name of the new run.",
 RunsDir = Annotated[
     Path, typer.Option("--runs-dir", "--output-dir", envvar="REFT_RUNS_DIR", help="Folder that holds the runs.")
 ]
+Keep = Annotated[
+    int | None,
+    typer.Option("--keep", min=1, metavar="N", help="Checkpoints kept, besides best [default: 2].", show_default=False),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run --name, or with the latest unfinished one.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve and check everything; load no weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]

@@ -187,10 +187,8 @@ def _short(reason: str, limit: int = 160) -> str:
 
 def weights_sha256(source: ModelSource, model: PreTrainedModel) -> str:
     """Hash of the weights: of the files where there are any, else of the tensors."""
-    if source.kind in ("folder", "package"):
-        files = sorted(Path(_folder_or_id(source)).glob("*.safetensors"))
-        if files:
-            return sha256_of(*files)
+    if (of_files := files_sha256(source)) is not None:
+        return of_files
     import hashlib
 
     digest = hashlib.sha256()
@@ -198,6 +196,14 @@ def weights_sha256(source: ModelSource, model: PreTrainedModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def files_sha256(source: ModelSource) -> str | None:
+    """Hash of a local model's weights without loading it; None where it has no such files."""
+    if source.kind not in ("folder", "package"):
+        return None
+    files = sorted(Path(_folder_or_id(source)).glob("*.safetensors"))
+    return sha256_of(*files) if files else None
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

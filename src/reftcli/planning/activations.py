@@ -95,10 +95,13 @@ def kept_of_layer(shape: ModelShape, rows: int, tokens: int, arithmetic: Arithme
 
 
 def passing(shape: ModelShape, rows: int, tokens: int, arithmetic: Arithmetic) -> int:
-    """Bytes that one layer works in and gives back: the MLP's middle three times (twice ungated), and three streams."""
+    """Bytes that one layer works in and gives back: the MLP's middle three times (twice ungated), and four streams.
+
+    The fourth is what it was given, which its caller keeps.
+    """
     middle = (3 if shape.gated else 2) * shape.intermediate * arithmetic_bytes(arithmetic)
     scores = _KEPT[shape.family, arithmetic].scores * rows * shape.heads * tokens**2
-    return rows * tokens * (middle + 3 * shape.hidden * stream(arithmetic)) + scores
+    return rows * tokens * (middle + 4 * shape.hidden * stream(arithmetic)) + scores
 
 
 def scored_logits(shape: ModelShape, completion_tokens: int, arithmetic: Arithmetic, chunk: int | None = None) -> int:

@@ -152,12 +152,12 @@ class _Count:
     def scoring(self) -> Amounts:
         """The reference's forward pass (and the policy's, now and then): nothing is kept for a backward pass.
 
-        A layer's working room, or the hidden states and the logits: not both. ``rl.logprob_chunk`` has no part in it.
+        A layer's working room, or the hidden states and the logits (of a chunk): not both.
         """
         completion = self._completion
         layer = passing(self.shape, self.micro_batch, self.work.max_tokens, self.arithmetic)
         states = completion * self.shape.hidden * arithmetic_bytes(self.arithmetic)
-        logits = scored_logits(self.shape, completion, self.arithmetic)
+        logits = scored_logits(self.shape, min(completion, self.work.logprob_chunk or completion), self.arithmetic)
         amounts: dict[Part, int] = (
             {"activations": layer} if layer > states + logits else {"activations": states, "logits": logits}
         )

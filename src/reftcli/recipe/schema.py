@@ -157,6 +157,11 @@ class RlSettings(Section):
     )
     validate_every: Positive = Field(50, description="updates between greedy validations; the best one is kept")
     validation_limit: Positive | None = Field(500, description="validate on so many problems")
+    best: Literal["highest", "significant"] = Field(
+        "highest",
+        description="what `best/` is: the update of the highest validation accuracy; or that only where it beats the "
+        "start beyond chance (McNemar, p below 0.05 over all validations), else the start",
+    )
     patience: Positive | None = Field(
         None, description="end after so many validations without a better one; default: all updates are made"
     )

@@ -63,7 +63,9 @@ class Engine(Protocol):
         """Each process's own part of the state, if it has one."""
         ...
 
-    def load(self, folder: Path) -> None: ...
+    def load(self, folder: Path, lr_scheduler: Any) -> None:
+        """Each process's own part again; the schedule goes on setting the learning rates in force."""
+        ...
 
 
 class TorchEngine:
@@ -105,7 +107,7 @@ class TorchEngine:
     def save(self, folder: Path) -> None:
         return None
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, lr_scheduler: Any) -> None:
         return None
 
 
@@ -115,8 +117,8 @@ class DeepSpeedEngine:
     Clipping is DeepSpeed's own, from its configuration: see `use_max_grad_norm`.
     """
 
-    def __init__(self, accelerator: Accelerator, module: Any) -> None:
-        self._accelerator, self._engine = accelerator, module
+    def __init__(self, accelerator: Accelerator, module: Any, frozen: Mapping[str, Tensor] | None = None) -> None:
+        self._accelerator, self._engine, self._frozen = accelerator, module, frozen or {}
         self._stage = int(module.zero_optimization_stage())
 
     @property
@@ -137,7 +139,7 @@ class DeepSpeedEngine:
         return float("nan") if norm is None else float(norm)
 
     def weights(self, module: nn.Module, *, wanted: bool) -> dict[str, Tensor] | None:
-        return full_weights(module, wanted=wanted)
+        return full_weights(module, wanted=wanted, frozen=self._frozen)
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
@@ -155,18 +157,26 @@ class DeepSpeedEngine:
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder / _FOLDER), tag=_TAG)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, lr_scheduler: Any) -> None:
         loaded, _ = self._engine.load_checkpoint(
             str(folder / _FOLDER), tag=_TAG, load_lr_scheduler_states=False, load_optimizer_states=True
         )
         if loaded is None:
             raise OSError(f"{folder / _FOLDER} holds no state of DeepSpeed's")
+        # Loading makes new parameter groups; with offload the schedule holds another optimizer, which has the old ones.
+        lr_scheduler.optimizer.param_groups = self._engine.optimizer.param_groups
 
 
-def engine_of(accelerator: Accelerator, module: nn.Module, optimizer: Any) -> Engine:
-    """The engine that accelerate has prepared the module for."""
+def engine_of(
+    accelerator: Accelerator, module: nn.Module, optimizer: Any, frozen: Mapping[str, Tensor] | None = None
+) -> Engine:
+    """The engine that accelerate has prepared the module for.
+
+    Args:
+        frozen: exact weights that are not trained, for DeepSpeed, which keeps rounded ones.
+    """
     if uses_deepspeed(accelerator) and hasattr(module, "zero_optimization_stage"):  # else it was never prepared
-        return DeepSpeedEngine(accelerator, module)
+        return DeepSpeedEngine(accelerator, module, frozen)
     return TorchEngine(accelerator, module, optimizer)
 
 
@@ -201,10 +211,11 @@ def set_masters(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def full_weights(module: nn.Module, *, wanted: bool) -> dict[str, Tensor]:
+def full_weights(module: nn.Module, *, wanted: bool, frozen: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Master weights of a module under DeepSpeed, in fp32 on the CPU, gathered one after another.
 
-    Buffers and frozen weights come as they are. Only the process that wants them keeps them.
+    Buffers come as they are, and so do frozen weights that are not among those given. Only the process that wants them
+    keeps them.
     """
     import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param
@@ -214,7 +225,7 @@ def full_weights(module: nn.Module, *, wanted: bool) -> dict[str, Tensor]:
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             master = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
             if wanted:
-                whole = parameter.data if master is None else master
+                whole = (frozen or {}).get(name, parameter.data) if master is None else master
                 found[name] = whole.detach().float().cpu().clone()
     if wanted:
         parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from reftcli.errors import DataError
+from reftcli.errors import DataError, UsageError
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
 from reftcli.evaluation.samples import SampleRecord
-from reftcli.models.load import frozen_copy, load_model, weights_sha256
+from reftcli.models.load import files_sha256, frozen_copy, load_model, weights_sha256
 from reftcli.models.lora import add_lora
 from reftcli.models.precision import under_deepspeed
 from reftcli.models.source import ModelSource, resolve_model
@@ -186,11 +186,35 @@ def new_run(request: StageRequest, stage: Stage, **fields: Any) -> Run:
 
 
 def _record_start(run: Run, request: StageRequest, experiment: Experiment) -> None:
-    """What is known once model and grader are there: the hash of the weights, and how samples are graded."""
+    """What is known once model and grader are there: the hash of the weights, and how samples are graded.
+
+    Raises:
+        UsageError: a resumed run would go on from other weights or problems than it began with.
+    """
+    model = run.record()["model"]
     if request.resume is None:
-        model = run.record()["model"]
         run.update_record(model={**model, "sha256": weights_sha256(request.source, experiment.loaded.model)})
+    else:
+        _check_problems(run, request.sets.provenance)
+        now = files_sha256(request.source)
+        if now is not None and model.get("sha256") not in (None, now):
+            raise UsageError(
+                f"{run.folder} began with other weights than {request.source.describe()} has now; start a new run"
+            )
+        run.update_record(world_size=request.ranks.count, launch=request.launch)
     run.write_json(run.samples / "grader.json", experiment.grader.spec)
+
+
+def _check_problems(run: Run, now: Mapping[str, Any]) -> None:
+    """Raises UsageError where a resumed run would go on with other problems than it began with."""
+    for split, before in run.record().get("data", {}).get("splits", {}).items():
+        found = now["splits"].get(split, {})
+        if any(before.get(key) != found.get(key) for key in ("sha256", "problems", "seed") if key in before):
+            where = before.get("path") or "its data set"
+            raise UsageError(
+                f"{run.folder} began with other {split} problems than {where} gives now; "
+                "put the file back as it was, or start a new run"
+            )
 
 
 def _rl_prompts(run: Run, experiment: Experiment) -> list[Prompt]:
@@ -198,10 +222,11 @@ def _rl_prompts(run: Run, experiment: Experiment) -> list[Prompt]:
     train = chosen(experiment.sets.train, recipe.data.train_size, recipe.seed)
     if recipe.rl.shuffle_gold:
         train = shuffled_golds(train, recipe.seed)
-    prompts, dropped = training_prompts(experiment.builder, train, recipe.rl.max_prompt_tokens)
+    limit = min(recipe.rl.max_prompt_tokens, experiment.answerer.context - 1)  # one token of an answer must fit
+    prompts, dropped = training_prompts(experiment.builder, train, limit)
     _report_dropped(run, dropped, len(train), experiment.progress)
     if not prompts:
-        raise DataError(f"no training problem has a prompt of at most {recipe.rl.max_prompt_tokens} tokens")
+        raise DataError(f"no training problem has a prompt of at most {limit} tokens")
     return prompts
 
 

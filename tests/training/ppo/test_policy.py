@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from reftcli.errors import UsageError
 from reftcli.models.precision import autocast_for
 from reftcli.training.ppo.policy import (
     PolicyWithValueHead,
@@ -63,6 +64,38 @@ def test_logprobs_entropies_and_values_are_those_of_the_full_forward(temperature
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("packs", [True, False])
+def test_chunks_change_nothing_that_is_scored(packs: bool) -> None:
+    model = llama()
+    policy = PolicyWithValueHead(model, new_value_head(model))
+    policy.packs = packs
+    with torch.no_grad():
+        whole = policy(batch(), 0.9, with_entropy=True)
+        reference = reference_logprobs(model, batch(), 0.9, autocast_for("fp32", torch.device("cpu")), packs)
+        policy.logprob_chunk = 3
+        seen = []
+        hook = model.lm_head.register_forward_hook(lambda *called: seen.append(len(called[2])))
+        for found, expected in zip(policy(batch(), 0.9, with_entropy=True), whole, strict=True):
+            torch.testing.assert_close(found, expected)
+        again = reference_logprobs(model, batch(), 0.9, autocast_for("fp32", torch.device("cpu")), packs, chunk=3)
+        torch.testing.assert_close(again, reference)
+        hook.remove()
+    assert max(seen) <= 3
+
+
+def test_chunks_under_bf16_are_the_same_arithmetic_forwards_and_backwards() -> None:
+    gradients = []
+    for chunk in (None, 3):
+        model = llama()
+        policy = PolicyWithValueHead(model, new_value_head(model))
+        policy.logprob_chunk = chunk
+        logprobs, _, _ = policy(batch(), 1.0, autocast_for("bf16", torch.device("cpu")))
+        logprobs.sum().backward()
+        gradients.append((logprobs.detach(), model.lm_head.weight.grad, model.model.layers[0].mlp.up_proj.weight.grad))
+    for whole, chunked in zip(*gradients, strict=True):
+        assert float((whole - chunked).norm()) < 5e-3 * float(whole.norm())
+
+
 def test_entropies_cost_nothing_where_nobody_asks() -> None:
     model = llama()
     assert PolicyWithValueHead(model, new_value_head(model))(batch(), 1.0)[2] is None
@@ -94,7 +127,7 @@ def test_first_values_are_zero() -> None:
 def test_a_family_that_scales_its_logits_is_refused() -> None:
     torch.manual_seed(0)
     scaled = GraniteForCausalLM(GraniteConfig(**SIZES, logits_scaling=4.0, initializer_range=0.3))
-    with pytest.raises(ValueError, match="GraniteForCausalLM"):
+    with pytest.raises(UsageError, match="GraniteForCausalLM"):
         check_backbone_and_head(scaled)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reftcli.errors import DataError, Interrupted, RuntimeFailure, TrainingStopped
+from reftcli.errors import DataError, Interrupted, RuntimeFailure, TrainingStopped, UsageError
 from reftcli.evaluation.data import data_request
 from reftcli.evaluation.samples import read_samples
 from reftcli.grading.interface import Grade, Verdict
@@ -22,8 +23,6 @@ from reftcli.recipe.schema import Recipe
 from reftcli.runs.files import read_jsonl
 from reftcli.runs.folder import Run
 from reftcli.runs.progress import Progress, SilentProgress
-from reftcli.training.ppo.checkpoint import RlState
-from reftcli.training.ppo.trainer import patience_spent
 from reftcli.training.stages import StageRequest, rl_stage
 
 CONTRACT_KEYS = {
@@ -282,35 +281,55 @@ def test_prompts_over_the_limit_are_left_out_and_listed(recipe: Recipe, warm: Ru
     assert all("limit 5" in row["reason"] for row in dropped)
 
 
+def test_prompts_that_leave_no_room_in_the_models_context_are_left_out(
+    recipe: Recipe, warm: Run, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reftcli.evaluation.experiment._context", lambda *_: 6)
+    with pytest.raises(DataError, match="no training problem has a prompt of at most 5 tokens"):
+        rl_stage(request(recipe, warm, runs_dir, "narrow"), SilentProgress())
+
+
+# What a resumed run begins with.
+
+
+def test_other_problems_than_it_began_with_are_refused(
+    recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any]
+) -> None:
+    with pytest.raises(Interrupted):
+        rl_stage(request(recipe, warm, runs_dir, "cut"), stop_after("rl", 1))
+    run = Run(runs_dir / "cut")
+    asked = request(recipe, warm, runs_dir, "cut", resume=run)
+    other = load_problem_sets(dataclasses.replace(data_request(recipe.data), split_seed=7))
+    with pytest.raises(UsageError, match="began with other train problems than toy gives now"):
+        rl_stage(dataclasses.replace(asked, sets=other), SilentProgress())
+    rl_stage(asked, SilentProgress())
+
+
+def test_other_weights_than_it_began_with_are_refused(
+    recipe: Recipe, warm: Run, runs_dir: Path, stop_after: Callable[..., Any]
+) -> None:
+    """They are the reference: the price of KL would be counted from another model."""
+    own = Run(shutil.copytree(warm.folder, runs_dir / "own"))
+    with pytest.raises(Interrupted):
+        rl_stage(request(recipe, own, runs_dir, "cut"), stop_after("rl", 1))
+    file = own.final / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(UsageError, match="began with other weights"):
+        rl_stage(request(recipe, own, runs_dir, "cut", resume=Run(runs_dir / "cut")), SilentProgress())
+
+
 # Early stop.
 
 
-@pytest.mark.parametrize(
-    ("update", "best_update", "patience", "expected"),
-    [
-        (0, 0, 1, False),
-        (9, 0, 1, False),
-        (10, 0, 1, True),
-        (19, 10, 1, False),
-        (20, 10, 1, True),
-        (29, 10, 2, False),
-        (30, 10, 2, True),
-        (35, 10, 2, True),
-        (1000, 0, None, False),
-    ],
-)
-def test_patience_counts_validations_after_the_best_one(
-    update: int, best_update: int, patience: int | None, expected: bool, recipe: Recipe
-) -> None:
-    settings = recipe.rl.model_copy(update={"validate_every": 10, "patience": patience})
-    assert patience_spent(RlState(update=update, best_update=best_update), settings) is expected
+def eighths(right: int) -> list[bool]:
+    return [place < right for place in range(8)]
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validations find these accuracies, one after another: the best is that of update 1, a tie is no progress."""
-    found = iter([0.25, 0.5, 0.375, 0.5, 0.75, 0.75])
-    monkeypatch.setattr("reftcli.training.ppo.trainer.accuracy", lambda records: next(found))
+    found = iter([2, 4, 3, 4, 6, 6])
+    monkeypatch.setattr("reftcli.training.ppo.trainer.right_answers", lambda records: eighths(next(found)))
 
 
 @pytest.mark.usefixtures("scripted")
@@ -326,7 +345,9 @@ def test_without_a_better_validation_the_stage_ends_early_and_cleanly(
     assert (outcome.best_accuracy, outcome.final_accuracy) == (0.5, 0.5)
     assert [line for line in said.said if not line.startswith("warning")] == [
         "ended early after update 3 of 5: validation accuracy has not risen above the 0.500 of update 1 in 2 "
-        "validations (rl.patience)"
+        "validations (rl.patience)",
+        "best/ is update 1, but its validation accuracy 0.500 is no evidence of a gain over the start's 0.250 (McNemar p "
+        "1 over 5 validations of 8 problems): more validation problems would tell",
     ]
     record = run.record()
     assert (record["status"], record["outcome"]["ended_by"]) == ("finished", "patience")

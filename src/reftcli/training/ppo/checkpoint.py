@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reftcli.errors import RuntimeFailure
 from reftcli.models.lora import lora_state
+from reftcli.runs.files import remove_folder
 from reftcli.runs.folder import Run
 from reftcli.runs.ranks import Ranks
 from reftcli.training.engines import Engine
@@ -30,10 +30,21 @@ class RlState:
     """Updates done."""
     best_accuracy: float = -1.0
     best_update: int = -1
+    best_p: float = 1.0
+    """Of its gain over the start: see `reftcli.training.ppo.best`."""
+    highest_accuracy: float = -1.0
+    highest_update: int = -1
+    """Of all validations, whether or not its weights were taken as the best: what patience waits to see surpassed."""
+    start_right: list[bool] | None = None
+    """Which validation problems the start answered right."""
     last_accuracy: float = -1.0
     """Of the newest validation."""
     tokens: int = 0
     """Tokens of prompts and completions in all rollouts so far."""
+
+    def __post_init__(self) -> None:
+        if self.highest_update < self.best_update:  # a checkpoint from before the two were told apart
+            self.highest_accuracy, self.highest_update = self.best_accuracy, self.best_update
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ def save_checkpoint(run: Run, trained: Trained, state: RlState, keep: int) -> Pa
             torch.save({**_own_state(trained), "state": asdict(state)}, aside / STATE_FILE)
     if trained.ranks.is_main:
         for _, old in run.step_folders()[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_folder(old)
     return folder
 
 
@@ -95,7 +106,7 @@ def restore_checkpoint(folder: Path, trained: Trained) -> RlState:
             trained.value_head.load_state_dict(saved["value_head"])
             trained.policy.load_state_dict(saved["lora"], strict=False)
             trained.engine.load_optimizer_state(saved["optimizer"])
-        trained.engine.load(folder)
+        trained.engine.load(folder, trained.lr_scheduler)
         trained.lr_scheduler.load_state_dict(saved["lr_scheduler"])
         torch.set_rng_state(saved["torch_rng"])
         return RlState(**saved["state"])

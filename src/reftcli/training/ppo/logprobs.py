@@ -65,6 +65,9 @@ def chunked_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor, temperatu
 
     The backward pass computes the logits again. ``head``: a linear layer, perhaps with a bias.
     """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):  # here, because the backward pass runs outside of it and must do the same
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     logprobs: Tensor = _ChunkedLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, targets, temperature, chunk, head
     )
@@ -85,6 +88,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.temperature, ctx.chunk, ctx.head = temperature, chunk, head
+        weight = weight.to(hidden.dtype)
         with products_of(head):
             parts = [
                 torch.log_softmax(_logits(h, weight, bias, temperature), dim=-1).gather(1, y[:, None]).squeeze(1)
@@ -101,13 +105,13 @@ class _ChunkedLogprobs(torch.autograd.Function):
             torch.zeros_like(weight, dtype=at_least_fp32(weight[:0]).dtype) if ctx.needs_input_grad[1] else None
         )
         for_bias = torch.zeros_like(bias) if bias is not None else None
-        start = 0
+        as_read, start = weight.to(hidden.dtype), 0
         with products_of(ctx.head):
             for h, y, g in zip(*(torch.split(x, ctx.chunk) for x in (hidden, targets, gradients[0])), strict=True):
-                towards = torch.softmax(_logits(h, weight, bias, ctx.temperature), dim=-1).mul_(-g[:, None])
+                towards = torch.softmax(_logits(h, as_read, bias, ctx.temperature), dim=-1).mul_(-g[:, None])
                 towards.scatter_add_(1, y[:, None], g[:, None].to(towards.dtype))
                 towards = (towards / ctx.temperature).to(h.dtype)
-                for_hidden[start : start + len(h)] = towards @ weight.to(h.dtype)
+                for_hidden[start : start + len(h)] = towards @ as_read
                 if for_weight is not None:
                     for_weight += (towards.t() @ h).to(for_weight.dtype)
                 if for_bias is not None:
@@ -117,7 +121,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = hidden @ weight.to(hidden.dtype).t()
+    logits = hidden @ weight.t()
     if bias is not None:
         logits = logits + bias.to(hidden.dtype)
     return at_least_fp32(logits) / temperature

@@ -71,7 +71,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
 
 def moments(x: Tensor, weight: Tensor) -> Tensor:
-    """[sum of w, sum of w x, sum of w x^2] in float64: added over ranks before `whiten`, so that all see one batch."""
+    """[sum of w, sum of w x, sum of w x^2] in float64, of the global batch that every process holds."""
     _check_shapes(x, weight)
     x, weight = x.double(), weight.double()
     return torch.stack([weight.sum(), (weight * x).sum(), (weight * x * x).sum()])

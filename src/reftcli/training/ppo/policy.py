@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from reftcli.errors import UsageError
 from reftcli.models.attention import NAME, in_multiples, own_attention, packed, takes_own_attention
 from reftcli.models.precision import Autocast
 from reftcli.training.ppo.logprobs import at_least_fp32, chunked_logprobs, entropies_of, logprobs_of
@@ -81,30 +82,53 @@ class PolicyWithValueHead(nn.Module):
             if self.logprob_chunk is not None and not with_entropy:
                 logprobs = chunked_logprobs(hidden, head, targets, temperature, self.logprob_chunk)
                 return logprobs[:n], at_least_fp32(values), None
-            logits = head(hidden)
-        entropy = entropies_of(logits, temperature)[:n] if with_entropy else None  # before the gradient overwrites them
-        return logprobs_of(logits, targets, temperature)[:n], at_least_fp32(values), entropy
+            # With entropies there is no gradient that could need all logits at once.
+            chunk = self.logprob_chunk or len(hidden)
+            parts = [
+                _logprobs_and_entropies(head(states), y, temperature, with_entropy)
+                for states, y in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+            ]
+        logprobs, entropy = (torch.cat(column)[:n] for column in zip(*parts, strict=True))
+        return logprobs, at_least_fp32(values), entropy if with_entropy else None
+
+
+def _logprobs_and_entropies(
+    logits: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """[_N] each; no entropies, unless they are wanted."""
+    # The entropy first: the gradient of the log-probabilities overwrites the logits.
+    entropy = entropies_of(logits, temperature) if with_entropy else logits.new_empty(0)
+    return logprobs_of(logits, targets, temperature), entropy
 
 
 def reference_logprobs(
-    model: PreTrainedModel, batch: ScoringInput, temperature: float, autocast: Autocast, packs: bool
+    model: PreTrainedModel,
+    batch: ScoringInput,
+    temperature: float,
+    autocast: Autocast,
+    packs: bool,
+    chunk: int | None = None,
 ) -> Tensor:
-    """log ref(a|s) of the completion tokens, [_N]."""
+    """log ref(a|s) of the completion tokens, [_N]; with a chunk at most [chunk, V] logits exist."""
+    head, n = model.get_output_embeddings(), len(batch.targets)
     with torch.no_grad(), autocast():
-        logits = model.get_output_embeddings()(in_multiples(predicting_states(model, batch, packs)))
-        return logprobs_of(logits, in_multiples(batch.targets), temperature)[: len(batch.targets)]
+        states, targets = in_multiples(predicting_states(model, batch, packs)), in_multiples(batch.targets)
+        size = chunk or len(states)
+        parts = zip(torch.split(states, size), torch.split(targets, size), strict=True)
+        return torch.cat([logprobs_of(head(h), y, temperature) for h, y in parts])[:n]
 
 
 class ReferenceModel(nn.Module):
     """The frozen warm-up model as a module that accelerate and DeepSpeed can hold; called as `reference_logprobs`."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, logprob_chunk: int | None = None) -> None:
         super().__init__()
         self.model = model
+        self.logprob_chunk = logprob_chunk
         self.config = model.config  # DeepSpeed's preparation reads it
 
     def forward(self, batch: ScoringInput, temperature: float, autocast: Autocast, packs: bool) -> Tensor:
-        return reference_logprobs(self.model, batch, temperature, autocast, packs)
+        return reference_logprobs(self.model, batch, temperature, autocast, packs, self.logprob_chunk)
 
 
 def predicting_states(model: PreTrainedModel, batch: ScoringInput, packs: bool) -> Tensor:
@@ -165,7 +189,7 @@ def check_backbone_and_head(policy: PreTrainedModel) -> None:
     """Asserts that head(backbone(x)) are the model's own logits (some families scale or cap them).
 
     Raises:
-        ValueError: they are not, so the losses would be of another model.
+        UsageError: they are not, so the losses would be of another model.
     """
     input_ids = torch.arange(4, device=policy.device)[None] % policy.config.vocab_size
     was_training = policy.training
@@ -176,6 +200,6 @@ def check_backbone_and_head(policy: PreTrainedModel) -> None:
         found = policy.get_output_embeddings()(states)
     policy.train(was_training)
     if not torch.allclose(expected.float(), found.float(), rtol=1e-3, atol=1e-3):
-        raise ValueError(
+        raise UsageError(
             f"{type(policy).__name__}: its logits are not head(backbone(x)); this family is not supported in rl"
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reftcli.errors import DataError, Interrupted, TrainingStopped
-from reftcli.evaluation.answering import accuracy, share_of
+from reftcli.evaluation.answering import share_of
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Grader, Verdict
 from reftcli.models.load import LoadedModel
@@ -30,6 +30,14 @@ from reftcli.runs.trackers import MetricsLog, Trackers
 from reftcli.sampling.interface import Completion, Decode, Sampler
 from reftcli.sampling.torch_sampler import TorchSampler
 from reftcli.training.engines import beyond_bf16, engine_of, set_masters
+from reftcli.training.ppo.best import (
+    doubt_about_best,
+    patience_spent,
+    right_answers,
+    share_right,
+    take_if_best,
+    validations_of,
+)
 from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
 from reftcli.training.ppo.phases import PhaseClock
 from reftcli.training.ppo.policy import ReferenceModel, check_backbone_and_head, new_value_model, turn_off_dropout
@@ -70,6 +78,8 @@ class RlOutcome:
     final_accuracy: float
     ended_by: Literal["updates", "patience"] = "updates"
     """All updates were made, or validation did not get better any more."""
+    best_p: float = 1.0
+    """How likely the best one's gain over the start is where there is none: see `reftcli.training.ppo.best`."""
 
 
 class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
@@ -114,14 +124,16 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 ),
                 processing_class=loaded.tokenizer,
                 model=loaded.model,
-                ref_model=NoRewardModel() if reference is None else ReferenceModel(reference),
+                ref_model=NoRewardModel() if reference is None else ReferenceModel(reference, settings.logprob_chunk),
                 reward_model=NoRewardModel(),
                 value_model=new_value_model(loaded.model, settings.value_model),
                 train_dataset=list(range(len(prompts))),
                 eval_dataset=[0],
                 data_collator=list,
             )
-        engine = engine_of(self.accelerator, self.model, self.optimizer)
+        trained = {name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
+        frozen = {name: weight for name, weight in exact.items() if name not in trained} if ranks.is_main else {}
+        engine = engine_of(self.accelerator, self.model, self.optimizer, frozen)
         share = (settings.mini_batch_size or settings.batch_size) // ranks.count
         self._networks = Networks(
             policy=self.model,
@@ -181,9 +193,17 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                     task.show({"val_accuracy": state.last_accuracy})
                 self._checkpoint_if_due(state, stop)
         ended_by = self._ended_by(state)
+        if said := doubt_about_best(state, looks=validations_of(self._updates, self._settings)):
+            self._collaborators.progress.say(said)
         self._save_model(self._run.final)
         return RlOutcome(
-            state.update, state.tokens, state.best_accuracy, state.best_update, state.last_accuracy, ended_by
+            state.update,
+            state.tokens,
+            state.best_accuracy,
+            state.best_update,
+            state.last_accuracy,
+            ended_by,
+            state.best_p,
         )
 
     def _save_model(self, folder: Path) -> None:
@@ -198,7 +218,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             return "updates"
         self._collaborators.progress.say(
             f"ended early after update {state.update} of {self._updates}: validation accuracy has not risen above the "
-            f"{state.best_accuracy:.3f} of update {state.best_update} in {self._settings.patience} validations "
+            f"{state.highest_accuracy:.3f} of update {state.highest_update} in {self._settings.patience} validations "
             "(rl.patience)"
         )
         return "patience"
@@ -270,15 +290,19 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         ]
 
     def _validate(self, state: RlState, metrics: MetricsLog) -> None:
-        """Greedy accuracy on validation; the best model so far is kept in ``best/``."""
+        """Greedy accuracy on validation; the best model so far (`rl.best`) is kept in ``best/``."""
         self._ranks.is_at(f"validation after update {state.update}")
         with self._trained.engine.whole_weights():
             records = self._collaborators.validate(state.update)
-        state.last_accuracy = found = accuracy(records)
-        row = {"val_accuracy": found, "val_no_answer": share_of(Verdict.NO_ANSWER, records), "val_n": len(records)}
+        right = right_answers(records)
+        state.last_accuracy = share_right(right)
+        row = {
+            "val_accuracy": state.last_accuracy,
+            "val_no_answer": share_of(Verdict.NO_ANSWER, records),
+            "val_n": len(records),
+        }
         metrics.write({"step": state.update, "time": time.time(), **row})
-        if found > state.best_accuracy:
-            state.best_accuracy, state.best_update = found, state.update
+        if take_if_best(state, right, self._settings, self._updates):
             self._save_model(self._run.best)
 
     def _checkpoint_if_due(self, state: RlState, stop: StopRequest) -> None:
@@ -310,17 +334,6 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 step=step,
             )
             samples.write(record.to_json())
-
-
-def patience_spent(state: RlState, settings: RlSettings) -> bool:
-    """Whether `rl.patience` validations in a row were no better than the best one before them.
-
-    Counted from where the best one stands in the schedule, so a resumed run knows it, too.
-    """
-    if settings.patience is None:
-        return False
-    validations = state.update // settings.validate_every - state.best_update // settings.validate_every
-    return validations >= settings.patience
 
 
 def _ppo_config(
@@ -373,7 +386,7 @@ def _rollout_metrics(batch: RolloutBatch) -> dict[str, float]:
     tokens = token_weight.sum().clamp(min=1)
     earned = [rollout.reward.terminal + sum(rollout.reward.per_token or ()) for rollout in counted]
     return {
-        "reward_mean": sum(rollout.reward.terminal for rollout in counted) / n,
+        "reward_mean": sum(earned) / n,
         "reward_std": float(np.std(earned)) if earned else 0.0,
         "accuracy": sum(rollout.grade.verdict is Verdict.CORRECT for rollout in counted) / n,
         "no_answer": sum(rollout.grade.verdict is Verdict.NO_ANSWER for rollout in counted) / n,

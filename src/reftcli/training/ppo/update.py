@@ -55,7 +55,7 @@ class Networks:
 
 @dataclass(slots=True)
 class UpdateStatistics:
-    """Means over the mini-batches of an update, weighted by what each counts."""
+    """What the mini-batches of an update found, in order; each is the mean over a mini-batch of all processes."""
 
     policy_loss: list[float] = field(default_factory=list)
     value_loss: list[float] = field(default_factory=list)
@@ -63,6 +63,7 @@ class UpdateStatistics:
     grad_norm: list[float] = field(default_factory=list)
 
     def means(self) -> dict[str, float]:
+        """Over the mini-batches."""
         return {name: float(np.mean(getattr(self, name))) for name in self.__slots__}
 
 
@@ -109,10 +110,13 @@ def _scores(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, setti
     Log-probabilities of decoding are the truth about where a completion came from, also where values are made here.
     """
     completions = [rollout.completion for rollout in rollouts]
-    if settings.rollout_logprobs == "recomputed" or not all(completion.logprobs for completion in completions):
+    own = (all(c.logprobs for c in completions), all(c.values and c.entropies for c in completions))
+    # All processes go the same way: one that had to score again would wait for partners that do not come.
+    has_logprobs, has_the_rest = (all(theirs) for theirs in zip(*networks.ranks.gather(own), strict=True))
+    if settings.rollout_logprobs == "recomputed" or not has_logprobs:
         return recomputed_scores(networks, rollouts, mask, settings)
     logprobs = as_rows([completion.logprobs for completion in completions], mask)
-    if not all(completion.values and completion.entropies for completion in completions):
+    if not has_the_rest:
         again = recomputed_scores(networks, rollouts, mask, settings)
         return replace(again, logprobs=logprobs, for_kl=again.logprobs)
     values = as_rows([completion.values for completion in completions], mask)
@@ -139,7 +143,7 @@ def rollout_error(networks: Networks, batch: RolloutBatch, settings: RlSettings)
 def _reference(networks: Networks, rollouts: Sequence[Rollout], mask: Tensor, settings: RlSettings) -> Tensor:
     policy = networks.accelerator.unwrap_model(networks.policy).policy
     with nullcontext() if networks.reference is not None else without_lora(policy):
-        reference = networks.reference or partial(reference_logprobs, policy)
+        reference = networks.reference or partial(reference_logprobs, policy, chunk=settings.logprob_chunk)
         parts = [
             reference(batch, settings.temperature, networks.autocast, networks.packs)
             for batch in _scoring_inputs(networks, rollouts)
