@@ -62,9 +62,9 @@ def test_eval_takes_the_latest_rl_run_its_data_and_the_test_split(session: Any) 
 
 
 def test_a_named_run_brings_its_settings(session: Any) -> None:
-    called = session.call("rl", "warm", "--dry-run", "--json", "--set", "rl.updates=7")
+    called = session.call("rl", "warm", "--dry-run", "--json", "--set", "rl.updates=7", "--keep", "5")
     recipe = called.json["recipe"]
-    assert recipe["rl"]["updates"] == 7
+    assert (recipe["rl"]["updates"], recipe["rl"]["keep"]) == (7, 5)
     assert recipe["grading"]["tolerance"] == 3
     assert recipe["data"]["dataset"] == "toy"
 
