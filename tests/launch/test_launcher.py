@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from reftcli.errors import ExitCode, UsageError
-from reftcli.launch.launcher import Failure, Hardware, start_workers, why_it_ended
+from reftcli.launch.endings import Failure, why_it_ended
+from reftcli.launch.launcher import Hardware, start_workers
 from reftcli.launch.profiles import PROFILES, accelerate_config, deepspeed_config, zero_stage
 from reftcli.launch.reports import Reporter, WorkerReport, read_reports
 from reftcli.launch.request import LaunchRequest

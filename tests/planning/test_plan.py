@@ -110,6 +110,36 @@ def test_one_small_card_trains_a_large_model_from_main_memory() -> None:
     assert (plan.remedy.assignments, plan.remedy.profile) == (("sampling.batch_size=8",), "zero3-offload")
 
 
+def test_another_profile_that_costs_less_is_told() -> None:
+    plan = planned("codellama", 8, 192)
+    assert plan.saving is not None
+    assert (plan.shown.profile, plan.saving.profile) == ("multi", "zero2")
+    assert plan.saving.price < plan.cost.price
+    text = "\n".join(plan_lines(plan))
+    assert "multi on 8 GPUs is the first profile that fits" in text
+    assert f"zero2 would cost {plan.saving.price:,.0f} USD instead of {plan.cost.price:,.0f}" in text
+    assert planned("codellama", 8, 80).saving is None
+
+
+def test_what_is_short_is_named_also_where_it_is_main_memory() -> None:
+    recipe = resolve_recipe("codellama-7b/gsm8k-pcot", {})
+    lines = plan_lines(plan_of(recipe, Hardware(8, host_memory=100 * GIB), PlanRequest()))
+    assert any("401.6 GiB of main memory on each machine, which has 100.0" in line for line in lines)
+    assert "No setting that saves memory makes it fit: more main memory is needed." in lines
+
+
+def test_a_smaller_micro_batch_is_the_first_remedy_unless_it_was_asked_for() -> None:
+    settings = ("sampling.batch_size=8", "rl.micro_batch_size=4")
+    remedy = planned("codellama", 8, 48, *settings, profile="zero2").remedy
+    assert remedy is not None
+    assert (remedy.assignments, remedy.micro_batch) == (("rl.micro_batch_size=1",), 1)
+    assert planned("codellama", 8, 48, *settings, *remedy.assignments, profile="zero2").fits
+    asked = planned("codellama", 8, 48, *settings, profile="zero2", micro_batch=4).remedy
+    assert asked is not None
+    assert asked.micro_batch == 4
+    assert "micro_batch" not in asked.assignments[0]
+
+
 def test_main_memory_counts_where_its_size_is_known() -> None:
     recipe = resolve_recipe("codellama-7b/gsm8k-pcot", {})
     request = PlanRequest(profile="zero3-offload")

@@ -108,7 +108,9 @@ def test_a_warmup_refuses_optimizer_states_of_other_engines_too(folder: Path) ->
     assert started.ended().code == 130
     done = Started(folder, "warmup", "--resume", "--name", "warm-moved").ended()
     assert done.code == 1
-    assert "DeepSpeed on 2 processes" in done.err
+    assert "written by deepspeed zero2 on 2 processes" in done.err
+    other = Started(folder, "warmup", "--resume", "--name", "warm-moved", *two("zero3")).ended()
+    assert (other.code, "cannot go on under deepspeed zero3" in other.err) == (1, True), other.err
     again = Started(folder, "warmup", "--resume", "--name", "warm-moved", *two("zero2"))
     again.wait_for_rows("warm-moved", max(row["step"] for row in rows(folder / "runs" / "warm-moved")) + 2)
     send(again.process.pid, signal.SIGINT)

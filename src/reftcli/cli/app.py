@@ -54,7 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(list(arguments), prog_name="reft", standalone_mode=False, obj=list(arguments))
+        workers_get = [*arguments, *(["--debug"] if debug else [])]
+        code = app(list(arguments), prog_name="reft", standalone_mode=False, obj=workers_get)
     except ReftError as error:
         return _fail(error, str(error), error.exit_code, debug)
     except typer.Exit as stop:

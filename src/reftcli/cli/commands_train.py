@@ -11,7 +11,7 @@ import typer
 
 from reftcli.cli import options
 from reftcli.cli.console import print_json, print_table, quiet_libraries, say
-from reftcli.cli.launching import launched, progress_of, ranks_of
+from reftcli.cli.launching import check_launch, launched, profile_of, progress_of, ranks_of
 from reftcli.errors import UsageError
 from reftcli.launch.request import LaunchRequest
 from reftcli.launch.worker import alone_on_one_gpu
@@ -68,6 +68,7 @@ def warmup(
     start = start_of_resumed(flags, "warmup", name) if resume else start_of_warmup(flags)
     check_trackers(start.recipe.trackers)
     asked = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
+    check_launch(asked, start.recipe, "warmup")
     if dry_run:
         return _dry_run(start, json_)
     if launched(asked, ctx.obj, start.recipe.model.precision, _found_by_itself(start, name, resume)):
@@ -132,6 +133,7 @@ def rl(
     start = start_of_resumed(flags, "rl", name) if resume else start_from(from_, flags, "warmup", dry_run)
     check_trackers(start.recipe.trackers)
     asked = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
+    check_launch(asked, start.recipe, "rl")
     if dry_run:
         return _dry_run(start, json_, plan=_plan(start, asked))
     if launched(asked, ctx.obj, start.recipe.model.precision, _found_by_itself(start, name, resume)):
@@ -179,13 +181,14 @@ def rerank(
         recipe=recipe, assignments=set_, runs_dir=runs_dir, dataset=dataset, cot=cot, sampler=sampler, seed=seed
     )
     start = start_of_resumed(flags, "rerank", name) if resume else start_from(from_, flags, "rl", dry_run)
+    asked = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
+    check_launch(asked, start.recipe, "rerank")
     if dry_run:
         return _dry_run(start, json_)
     if start.run is None:
         raise UsageError(
             "rerank starts from a run: its training samples come from the warm-up that the run started from"
         )
-    asked = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
     if launched(asked, ctx.obj, start.recipe.model.precision, _found_by_itself(start, name, resume)):
         return
     ranks = ranks_of(asked)
@@ -258,7 +261,7 @@ def _request(
     say(start.said)
     for warning in sets.provenance["warnings"]:
         say(f"warning: {warning}")
-    profile = (launch.profile if launch else None) or "single"
+    profile = profile_of(launch or LaunchRequest())
     if resume:
         assert start.run is not None
         return StageRequest(start.recipe, sets, start.source, runs_dir, resume=start.run, ranks=ranks, launch=profile)
@@ -283,7 +286,16 @@ def _plan(start: Start, launch: LaunchRequest) -> list[str]:
     profile = next((known for known in PROFILES if known == (launch.profile or "single")), None)
     if start.source is None or profile is None:
         return []
-    return short_form(start.recipe, start.source, profile, launch.processes or 1)
+    return short_form(start.recipe, start.source, profile, launch.processes or _gpus(profile))
+
+
+def _gpus(profile: str) -> int:
+    """As many as a launch would take where --processes does not say."""
+    if profile == "single":
+        return 1
+    from reftcli.launch.launcher import Hardware
+
+    return max(1, Hardware.here().gpus)
 
 
 def _dry_run(start: Start, json_: bool, whole_file: str | None = None, plan: Sequence[str] = ()) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from reftcli.launch.request import LaunchRequest
 from reftcli.launch.worker import alone_on_one_gpu, current_worker
+from reftcli.recipe.batches import BatchStage, check_shares
+from reftcli.recipe.schema import Recipe
 from reftcli.runs.progress import Progress, SilentProgress
 from reftcli.runs.ranks import ALONE, Ranks
 
@@ -34,12 +36,34 @@ def ranks_of(request: LaunchRequest) -> Ranks:
     Raises:
         UsageError: they are not as many as were asked for.
     """
-    if current_worker() is None:
+    worker = current_worker()
+    if worker is None or worker.count == 1:
         alone_on_one_gpu()
+    if worker is None:
         return ALONE
     from reftcli.launch.distributed import open_ranks
 
     return open_ranks(request)
+
+
+def profile_of(request: LaunchRequest) -> str:
+    """For the record: what was asked for, or that somebody else's launcher decided."""
+    worker = current_worker()
+    return "external" if worker is not None and worker.reporter is None else request.profile or "single"
+
+
+def check_launch(request: LaunchRequest, recipe: Recipe, stage: BatchStage) -> None:
+    """What can be known of a launch without starting it.
+
+    Raises:
+        UsageError: one process is not what was asked for, or batches cannot be shared by so many.
+    """
+    if current_worker() is not None:
+        return
+    if not request.starts_workers:
+        request.check_alone()
+    elif request.processes is not None:
+        check_shares(recipe, stage, request.processes)
 
 
 def progress_of(ranks: Ranks) -> Progress:

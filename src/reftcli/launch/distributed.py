@@ -19,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 
 from reftcli.errors import RuntimeFailure, UsageError
+from reftcli.launch.profiles import zero_stage
 from reftcli.launch.request import LaunchRequest
 from reftcli.launch.worker import PROCESSES_VARIABLE, current_worker
 from reftcli.models.precision import under_deepspeed
@@ -105,6 +106,11 @@ def open_ranks(request: LaunchRequest) -> Ranks:
     if state.num_processes != expected or worker.count != state.num_processes:
         raise UsageError(
             f"{expected} processes were asked for, but {state.num_processes} run: check --processes and the launcher"
+        )
+    if zero_stage(request.profile or "") and not under_deepspeed():
+        raise UsageError(
+            f"--launch {request.profile}: the launcher that started these processes did not configure DeepSpeed; leave "
+            "out --launch, or let reft start them"
         )
     return TorchRanks(request.rank_timeout_s) if dist.is_initialized() else ALONE
 

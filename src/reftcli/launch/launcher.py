@@ -1,26 +1,28 @@
-"""Starts the workers of a command through accelerate's launcher, passes signals on, and says why they ended."""
+"""Starts the workers of a command through accelerate's launcher, and waits for them."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import signal
+import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
 
 from reftcli.errors import ExitCode, ReftError, RuntimeFailure, UsageError
+from reftcli.launch.endings import Failure, why_it_ended
 from reftcli.launch.profiles import accelerate_config, deepspeed_config, zero_stage
 from reftcli.launch.reports import WorkerReport, read_reports
 from reftcli.launch.request import LaunchRequest
+from reftcli.launch.signals import signals_to_workers
 from reftcli.launch.worker import FOLDER_VARIABLE, PROCESSES_VARIABLE
 from reftcli.runs.folder import Run
 
@@ -58,9 +60,9 @@ def start_workers(
     hardware = hardware or Hardware.here()
     with tempfile.TemporaryDirectory(prefix="reft-launch-") as name:
         folder = Path(name)
-        config, processes = _config_file(request, folder, precision, hardware)
-        on_this_machine = None if processes is None else processes // request.machines
-        failures = _run(config, arguments, folder, processes, on_this_machine, hardware)
+        config = _config_file(request, folder, precision, hardware)
+        _check_address(request)
+        failures = _run(config, request, arguments, folder, hardware)
         reports = read_reports(folder)
     error = why_it_ended(reports, failures)
     if error is not None:
@@ -68,14 +70,23 @@ def start_workers(
         raise error
 
 
-def _config_file(request: LaunchRequest, folder: Path, precision: str, hardware: Hardware) -> tuple[Path, int | None]:
-    """Accelerate's configuration for the request, and the number of processes that it names."""
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A file for accelerate. ``processes`` counts those of all machines; None: nobody says how many."""
+
+    file: Path
+    processes: int | None
+    machines: int
+
+    @property
+    def on_this_machine(self) -> int:
+        return (self.processes or self.machines) // self.machines
+
+
+def _config_file(request: LaunchRequest, folder: Path, precision: str, hardware: Hardware) -> Configuration:
+    """Accelerate's configuration for the request."""
     if not request.is_own_profile:
-        path = Path(str(request.profile))
-        named = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if not isinstance(named, dict):
-            raise UsageError(f"--launch {path}: not an accelerate configuration")
-        return path, request.processes or named.get("num_processes")
+        return _named_config(Path(str(request.profile)), request)
     profile: Any = request.profile
     processes = _processes(request, hardware)
     deepspeed_file = None
@@ -94,7 +105,35 @@ def _config_file(request: LaunchRequest, folder: Path, precision: str, hardware:
     )
     path = folder / "accelerate.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return path, processes
+    return Configuration(path, processes, request.machines)
+
+
+def _named_config(path: Path, request: LaunchRequest) -> Configuration:
+    """Somebody's own file; what the flags say counts more."""
+    try:
+        named = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--launch {path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(named, dict):
+        raise UsageError(f"--launch {path}: not an accelerate configuration")
+    counts = {"num_processes": request.processes or named.get("num_processes")}
+    counts["num_machines"] = request.machines if request.machines > 1 else named.get("num_machines", 1)
+    for key, count in counts.items():
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise UsageError(f"--launch {path}: {key} {count!r} is no number of them")
+    return Configuration(path, counts["num_processes"], counts["num_machines"] or 1)
+
+
+def _check_address(request: LaunchRequest) -> None:
+    """Raises UsageError where the first machine's name means nothing: the launcher would go on trying in silence."""
+    if request.machines == 1 or request.address is None:
+        return
+    try:
+        socket.getaddrinfo(*request.address)
+    except OSError as error:
+        raise UsageError(f"--main-address {request.main_address}: {error.strerror or error}") from error
+    seconds = f"at most {request.rank_timeout_s:.0f} s"
+    print(f"waiting for {request.machines} machines at {request.main_address}, {seconds}", file=sys.stderr)
 
 
 def _processes(request: LaunchRequest, hardware: Hardware) -> int:
@@ -109,54 +148,75 @@ def _processes(request: LaunchRequest, hardware: Hardware) -> int:
     return processes
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How the launcher saw a worker end. A negative ``exit_code`` is the number of the signal that ended it."""
-
-    rank: int
-    pid: int
-    exit_code: int
-
-
 def _run(
-    config: Path,
-    arguments: Sequence[str],
-    folder: Path,
-    processes: int | None,
-    on_this_machine: int | None,
-    hardware: Hardware,
+    config: Configuration, request: LaunchRequest, arguments: Sequence[str], folder: Path, hardware: Hardware
 ) -> list[Failure]:
     """Accelerate's launcher in this process; returns how workers failed, if they did."""
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    options = ["--config_file", str(config)]
-    if processes is not None:
-        options += ["--num_processes", str(processes)]
+    options = _options(config, request)
     parsed = launch_command_parser().parse_args([*options, "--module", "reftcli", *arguments])
     for logger in _LOUD:
         logging.getLogger(logger).disabled = True  # they print a screenful where one line says it
     parsed.signals_to_handle = "SIGQUIT"  # accelerate hands it on to torchrun; the others are ours
-    with _environment(folder, processes, on_this_machine, hardware), _signals_to_workers(folder):
+    with _environment(folder, config, hardware), signals_to_workers(folder):
         try:
             launch_command(parsed)
         except ChildFailedError as error:
             return [Failure(rank, failure.pid, failure.exitcode) for rank, failure in error.failures.items()]
+        except subprocess.CalledProcessError as error:  # one process, which accelerate starts without torchrun
+            return [Failure(0, 0, error.returncode)]
         except ConnectionError as error:
-            raise RuntimeFailure(f"cannot launch: {error}") from error
+            raise RuntimeFailure(_port_in_use(request, error)) from error
+        except DistError as error:
+            raise RuntimeFailure(_not_together(request, error)) from error
     return []
 
 
+def _options(config: Configuration, request: LaunchRequest) -> list[str]:
+    """Accelerate's flags. They say more than its file, which may be somebody's own."""
+    options = ["--config_file", str(config.file)]
+    if config.processes is not None:
+        options += ["--num_processes", str(config.processes)]
+    if request.machines > 1:
+        # The launchers of the machines wait for each other as long as their workers will.
+        options += ["--rdzv_conf", f"timeout={request.rank_timeout_s:.0f}"]
+        options += ["--num_machines", str(request.machines), "--machine_rank", str(request.machine_rank)]
+    if request.address is not None:
+        host, port = request.address
+        options += ["--main_process_ip", host, "--main_process_port", str(port)]
+    return options
+
+
+def _port_in_use(request: LaunchRequest, error: Exception) -> str:
+    if request.address is None:
+        return f"cannot launch: {error}"
+    return (
+        f"port {request.address[1]} of this machine is in use: give another one in --main-address, the same on all "
+        "machines"
+    )
+
+
+def _not_together(request: LaunchRequest, error: Exception) -> str:
+    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if request.machines == 1:
+        return f"cannot launch: {first}"
+    return (
+        f"{request.machines} machines did not come together at {request.main_address} within "
+        f"{request.rank_timeout_s:.0f} s (--rank-timeout): {first}"
+    )
+
+
 @contextmanager
-def _environment(
-    folder: Path, processes: int | None, on_this_machine: int | None, hardware: Hardware
-) -> Iterator[None]:
+def _environment(folder: Path, config: Configuration, hardware: Hardware) -> Iterator[None]:
     """Variables for the launcher and its workers."""
     wanted = {FOLDER_VARIABLE: str(folder)}
-    if processes is not None:
-        wanted[PROCESSES_VARIABLE] = str(processes)
+    if config.processes is not None:
+        wanted[PROCESSES_VARIABLE] = str(config.processes)
     if "OMP_NUM_THREADS" not in os.environ:
-        wanted["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // (on_this_machine or 1)))
+        wanted["OMP_NUM_THREADS"] = str(max(1, _cores() // config.on_this_machine))
     if not hardware.gpus:
         wanted.setdefault("DS_ACCELERATOR", os.environ.get("DS_ACCELERATOR", "cpu"))
     before: Mapping[str, str] = dict(os.environ)
@@ -168,81 +228,11 @@ def _environment(
         os.environ.update(before)
 
 
-@contextmanager
-def _signals_to_workers(folder: Path) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the workers to finish what they have in hand; the second ends them."""
-    asked = False
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        for report in read_reports(folder):
-            _send(report.pid, signal.SIGINT)
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-class WorkerFailed(ReftError):
-    """What a worker said when it ended, with its exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = ExitCode(code)
-
-
-def why_it_ended(reports: Sequence[WorkerReport], failures: Sequence[Failure]) -> ReftError | None:
-    """The first cause, not its echoes: a rank killed from outside, else the earliest error that a worker understood."""
-    killed = [failure for failure in failures if failure.exit_code < 0 and failure.exit_code != -signal.SIGTERM]
-    if killed and not _gave_up(reports):
-        return RuntimeFailure(_killed(killed[0], reports))
-    ended = sorted((r for r in reports if r.code is not None), key=lambda r: (r.unexpected, r.ended))
-    if ended:
-        return _said_by(ended[0], reports)
-    if failures:
-        return RuntimeFailure(f"rank {failures[0].rank} ended with exit code {failures[0].exit_code}, without a reason")
-    return None
-
-
-def _gave_up(reports: Sequence[WorkerReport]) -> bool:
-    """Whether a rank waited for others in vain: who was then killed had stalled before."""
-    return any(report.code is not None and "--rank-timeout" in report.message for report in reports)
-
-
-def _said_by(first: WorkerReport, reports: Sequence[WorkerReport]) -> ReftError:
-    """The message of a worker; whose it is, where it is not everybody's; and where those are that it missed.
-
-    Recipe, command line and data are the same for all ranks, and so is what is wrong with them. The launcher ends the
-    others before they can say the same.
-    """
-    failed_alone = first.code == ExitCode.RUNTIME and sum(report.message == first.message for report in reports) == 1
-    everybodys = not failed_alone or len(reports) == 1
-    said = first.message if everybodys else f"rank {first.rank}: {first.message}"
-    if "--rank-timeout" in first.message:
-        behind = min(reports, key=lambda report: report.since)
-        seconds = first.ended - behind.since
-        said += f"; rank {behind.rank} (process {behind.pid}) was at: {behind.doing}, for {seconds:.0f} s"
-    return WorkerFailed(said, int(first.code or 0))
-
-
-def _killed(failure: Failure, reports: Sequence[WorkerReport]) -> str:
-    name = signal.Signals(-failure.exit_code).name
-    doing = next((report.doing for report in reports if report.rank == failure.rank), "starting")
-    why = " (often: out of memory; --launch zero3 or a smaller micro-batch needs less)" if name == "SIGKILL" else ""
-    return f"rank {failure.rank} (process {failure.pid}) was ended by {name}{why} at: {doing}; go on with --resume"
+def _cores() -> int:
+    """Those that this job may use, of a machine that may have more."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _mark_as_failed(reports: Sequence[WorkerReport], error: ReftError) -> None:

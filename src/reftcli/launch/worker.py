@@ -41,9 +41,8 @@ def become_worker() -> None:
     """Called first of all. Only rank 0 speaks; what ends a worker goes to the command that started it."""
     global _worker  # noqa: PLW0603 - what a process is, it is once
     named = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR")]
-    if any(value is None for value in named):
-        return
-    rank, count = int(named[0] or 0), int(named[1] or 1)
+    # Accelerate starts one process without these; it must know what it is, or it would start workers in its turn.
+    rank, count = (0, 1) if any(value is None for value in named) else (int(named[0] or 0), int(named[1] or 1))
     folder = os.environ.get(FOLDER_VARIABLE)
     if count == 1 and folder is None:
         return

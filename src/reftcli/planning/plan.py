@@ -26,6 +26,10 @@ class Option:
     fits_host: bool
     """Whether main memory suffices, where its size is known."""
 
+    def excess(self, gpu_memory: int) -> int:
+        """Bytes that the card lacks."""
+        return max(0, self.needed - gpu_memory)
+
     @property
     def processes(self) -> int:
         return self.memory.processes
@@ -45,8 +49,20 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
+class Saving:
+    """Another profile that fits, too, and by the assumptions costs less than the one that was chosen."""
+
+    profile: Profile
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer. ``chosen``: the profile asked for, else the cheapest that fits, else None."""
+    """The answer. ``chosen``: the profile asked for, else the cheapest that fits, else None.
+
+    Cheapest in effort: the first in the order of profiles, each of which divides more than the one before. The bill may
+    differ: see ``saving``.
+    """
 
     shape: ModelShape
     work: Work
@@ -57,6 +73,7 @@ class Plan:
     """The option whose phases and cost are given: the chosen one, else the one that needs least."""
     cost: Cost
     remedy: Remedy | None
+    saving: Saving | None = None
 
     @property
     def fits(self) -> bool:
@@ -66,8 +83,7 @@ class Plan:
 def make_plan(
     shape: ModelShape, work: Work, hardware: Hardware, profile: Profile | None = None, micro_batch: int | None = None
 ) -> Plan:
-    """Tries the profiles in their order, each of which pays with more traffic for less memory: the first that fits is
-    the cheapest.
+    """Tries the profiles in their order and takes the first that fits.
 
     Args:
         profile: try only this one.
@@ -78,10 +94,27 @@ def make_plan(
     fitting = [option for option in options if option.fits and (profile or is_candidate(option.profile, hardware.gpus))]
     chosen = fitting[0] if fitting else (options[0] if profile else None)
     candidates = [option for option in options if profile or is_candidate(option.profile, hardware.gpus)]
-    shown = chosen or min(candidates, key=lambda option: option.needed)
-    remedy = None if fitting else find_remedy(shape, work, hardware, [option.profile for option in candidates])
+    shown = chosen or min(candidates, key=lambda option: (option.excess(hardware.gpu_memory), option.needed))
+    profiles = [option.profile for option in candidates]
+    remedy = None if fitting else find_remedy(shape, work, hardware, profiles, micro_batch)
     cost = cost_of(shape, work, shown.profile, shown.micro_batch, hardware)
-    return Plan(shape, work, hardware, options, chosen, shown, cost, remedy)
+    saving = None if profile else _saving(shape, work, hardware, fitting, cost.price)
+    return Plan(shape, work, hardware, options, chosen, shown, cost, remedy, saving)
+
+
+_WORTH_TELLING = 0.01
+"""Of the price."""
+
+
+def _saving(
+    shape: ModelShape, work: Work, hardware: Hardware, fitting: Sequence[Option], price: float
+) -> Saving | None:
+    """The one that costs least, where that is not the first."""
+    costs = {o.profile: cost_of(shape, work, o.profile, o.micro_batch, hardware).price for o in fitting}
+    cheapest = min(costs, key=lambda name: costs[name], default=None)
+    if cheapest is None or costs[cheapest] > (1 - _WORTH_TELLING) * price:
+        return None
+    return Saving(cheapest, costs[cheapest])
 
 
 def is_candidate(profile: Profile, gpus: int) -> bool:
@@ -122,8 +155,15 @@ _REMEDIES: Mapping[str, Mapping[str, Any]] = {
 """``--set`` assignments that save memory, and what they change of the work; the least drastic first."""
 
 
-def find_remedy(shape: ModelShape, work: Work, hardware: Hardware, profiles: Sequence[Profile]) -> Remedy | None:
-    """The first setting that makes a profile fit, alone or with those before it; None where all together do not."""
+def find_remedy(
+    shape: ModelShape, work: Work, hardware: Hardware, profiles: Sequence[Profile], micro_batch: int | None = None
+) -> Remedy | None:
+    """What makes a profile fit: smaller micro-batches, else the first setting, alone or with those before it.
+
+    None where all settings together do not. The micro-batch stays the one that was asked for.
+    """
+    if micro_batch is None and work.micro_batch is not None and (smaller := _smaller(shape, work, hardware, profiles)):
+        return smaller
     useful = {
         name: change
         for name, change in _REMEDIES.items()
@@ -133,9 +173,18 @@ def find_remedy(shape: ModelShape, work: Work, hardware: Hardware, profiles: Seq
     for chosen in [*([name] for name in names), *(names[:count] for count in range(2, len(names) + 1))]:
         changed = replace(work, **{key: value for name in chosen for key, value in useful[name].items()})
         for profile in profiles:
-            option = best_option(shape, changed, hardware, profile)
+            option = best_option(shape, changed, hardware, profile, micro_batch)
             if option.fits:
                 return Remedy(tuple(chosen), profile, option.micro_batch)
+    return None
+
+
+def _smaller(shape: ModelShape, work: Work, hardware: Hardware, profiles: Sequence[Profile]) -> Remedy | None:
+    """The largest micro-batch below the recipe's with which a profile fits."""
+    for profile in profiles:
+        option = best_option(shape, replace(work, micro_batch=None), hardware, profile)
+        if option.fits:
+            return Remedy((f"{work.stage}.micro_batch_size={option.micro_batch}",), profile, option.micro_batch)
     return None
 
 

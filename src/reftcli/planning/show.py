@@ -72,18 +72,31 @@ def _verdict(plan: Plan) -> list[str]:
     gpus = f"{shown.processes} GPU{'s' if shown.processes > 1 else ''}"
     if plan.fits:
         room = gib(hardware.gpu_memory - shown.needed)
-        first = "fits" if len(plan.options) == 1 else "is the cheapest profile that fits"
+        rank = "cheapest" if plan.saving is None else "first"
+        first = "fits" if len(plan.options) == 1 else f"is the {rank} profile that fits"
         lines = [f"{shown.profile} on {gpus} {first}, with micro-batches of {shown.micro_batch}; {room} GiB are left."]
-        return lines + (
-            [f"It needs {gib(shown.memory.host)} GiB of main memory."] if shown.profile == "zero3-offload" else []
-        )
-    over = gib(max(0, shown.needed - hardware.gpu_memory))
+        if shown.profile == "zero3-offload":
+            lines.append(f"It needs {gib(shown.memory.host)} GiB of main memory.")
+        if plan.saving is not None:
+            less, more = _rounded(plan.saving.price), _rounded(plan.cost.price)
+            lines.append(f"By what is assumed below {plan.saving.profile} would cost {less} USD instead of {more}.")
+        return lines
     what = f"{shown.profile} does not fit" if plan.chosen else f"No profile fits; {shown.profile} comes nearest"
-    lines = [f"{what}: {over} GiB too much, in the phase {shown.memory.peak_phase}."]
+    lines = [f"{what}: {_lack(plan)}."]
     if plan.remedy is None:
-        return [*lines, "No setting that saves memory makes it fit: more or larger GPUs are needed."]
+        more = "more or larger GPUs are needed" if shown.excess(hardware.gpu_memory) else "more main memory is needed"
+        return [*lines, f"No setting that saves memory makes it fit: {more}."]
     how = " ".join(f"--set {assignment}" for assignment in plan.remedy.assignments)
     return [*lines, f"With {how} fits {plan.remedy.profile}, with micro-batches of {plan.remedy.micro_batch}."]
+
+
+def _lack(plan: Plan) -> str:
+    """What the shown option is short of."""
+    shown, hardware = plan.shown, plan.hardware
+    if over := shown.excess(hardware.gpu_memory):
+        return f"{gib(over)} GiB too much, in the phase {shown.memory.peak_phase}"
+    each = shown.memory.host / hardware.machines
+    return f"it needs {gib(each)} GiB of main memory on each machine, which has {gib(hardware.host_memory or 0)}"
 
 
 def _phases(option: Option) -> list[str]:
@@ -159,6 +172,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "profile": plan.chosen.profile if plan.fits and plan.chosen else None,
         "micro_batch": plan.shown.micro_batch,
         "profiles": {option.profile: _option_json(option) for option in plan.options},
+        "saving": None if plan.saving is None else {"profile": plan.saving.profile, "price": plan.saving.price},
         "remedy": None
         if plan.remedy is None
         else {

@@ -10,8 +10,11 @@ from reftcli.recipe.schema import Recipe
 
 T = TypeVar("T")
 
+BatchStage = Literal["warmup", "rl", "rerank"]
+"""Stages that train, and so have batches to share."""
 
-def check_shares(recipe: Recipe, stage: Literal["warmup", "rl", "rerank"], processes: int) -> None:
+
+def check_shares(recipe: Recipe, stage: BatchStage, processes: int) -> None:
     """Whether every batch of a stage can be dealt out evenly.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
@@ -123,7 +124,7 @@ class DeepSpeedEngine:
 
     @property
     def identity(self) -> str:
-        return f"deepspeed zero{self._stage} on {self._accelerator.num_processes} processes"
+        return _identity(self._stage, self._accelerator.num_processes)
 
     @contextmanager
     def accumulating(self, *, last: bool) -> Iterator[None]:
@@ -178,6 +179,18 @@ def engine_of(
     if uses_deepspeed(accelerator) and hasattr(module, "zero_optimization_stage"):  # else it was never prepared
         return DeepSpeedEngine(accelerator, module, frozen)
     return TorchEngine(accelerator, module, optimizer)
+
+
+def engine_identity(processes: int) -> str:
+    """`Engine.identity` of what accelerate was launched with, before an engine exists."""
+    if not under_deepspeed():
+        return TorchEngine.identity
+    plugin = AcceleratorState().deepspeed_plugin
+    return _identity(int(plugin.hf_ds_config.get_value("zero_optimization.stage")), processes)
+
+
+def _identity(stage: int, processes: int) -> str:
+    return f"deepspeed zero{stage} on {processes} processes"
 
 
 def uses_deepspeed(accelerator: Accelerator) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reftcli.errors import RuntimeFailure
 from reftcli.models.load import save_model
 from reftcli.runs.files import folder_written_aside
 from reftcli.runs.ranks import Ranks
@@ -27,6 +28,23 @@ def folder_of_all(folder: Path, ranks: Ranks) -> Iterator[Path]:
         yield aside
         ranks.gather(None)
     ranks.gather(None)
+
+
+def check_written_by(folder: Path, engine: str | None, now: str) -> None:
+    """Whether the optimizer's state in a checkpoint can go on here.
+
+    Args:
+        engine: the `Engine.identity` that it was written under; None: nobody wrote it down, so torch's alone.
+        now: that of the engine which is to go on.
+
+    Raises:
+        RuntimeFailure: it cannot.
+    """
+    if (engine or "torch") != now:
+        raise RuntimeFailure(
+            f"{folder} was written by {engine or 'torch'}, and its optimizer state cannot go on under {now}; give the "
+            "--launch and --processes that the run had (or start a new run from its model/)"
+        )
 
 
 def save_weights(

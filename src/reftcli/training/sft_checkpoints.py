@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from reftcli.errors import RuntimeFailure
-from reftcli.models.precision import under_deepspeed
-from reftcli.runs.files import folder_written_aside
+from reftcli.runs.files import folder_written_aside, remove_folder
 from reftcli.runs.folder import Run
 from reftcli.runs.ranks import Ranks
+from reftcli.training.engines import engine_identity
+from reftcli.training.saving import check_written_by
 
+_ENGINE_FILE = "engine.txt"
 _TRAINER_FILES = (
     *("optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "scaler"),
     *("global_step", "latest", "zero_to_fp32"),  # DeepSpeed's
@@ -29,8 +30,12 @@ def working_folder(run: Run) -> Path:
     return run.folder / ".trainer"
 
 
-def adopt_checkpoint(run: Run, step: int, keep: int) -> None:
-    """Moves Trainer's ``checkpoint-N`` to ``checkpoints/step-N`` and removes the oldest beyond ``keep``."""
+def adopt_checkpoint(run: Run, step: int, keep: int, engine: str) -> None:
+    """Moves Trainer's ``checkpoint-N`` to ``checkpoints/step-N`` and removes the oldest beyond ``keep``.
+
+    Args:
+        engine: whose optimizer state it is, see `reftcli.training.engines.engine_identity`.
+    """
     written = working_folder(run) / f"checkpoint-{step}"
     with folder_written_aside(run.checkpoints / f"step-{step}") as aside:
         (aside / "model").mkdir()
@@ -38,9 +43,10 @@ def adopt_checkpoint(run: Run, step: int, keep: int) -> None:
         for file in written.iterdir():
             room = "trainer" if file.name.startswith(_TRAINER_FILES) else "model"
             os.rename(file, aside / room / file.name)
+        (aside / _ENGINE_FILE).write_text(engine, encoding="utf-8")
     shutil.rmtree(written, ignore_errors=True)
     for _, old in run.step_folders()[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
 
 
 @contextmanager
@@ -64,14 +70,9 @@ def latest_as_trainer_wants(run: Run, ranks: Ranks) -> Iterator[str | None]:
 
 
 def _check_engine(folder: Path, ranks: Ranks) -> None:
-    """Trainer would go on without the optimizer's state where DeepSpeed divided it among other processes, or none."""
-    parts = len(list((folder / "trainer").glob("global_step*/*optim_states.pt")))
-    if parts != (ranks.count if under_deepspeed() else 0):
-        written = f"by DeepSpeed on {parts} processes" if parts else "without DeepSpeed"
-        raise RuntimeFailure(
-            f"{folder} was written {written}, and its optimizer state cannot go on otherwise; give the --launch and "
-            "--processes that the run had"
-        )
+    """Trainer would go on without the optimizer's state where DeepSpeed divided it otherwise, or not at all."""
+    file = folder / _ENGINE_FILE
+    check_written_by(folder, file.read_text(encoding="utf-8") if file.exists() else None, engine_identity(ranks.count))
 
 
 def _link(folder: Path, flat: Path) -> None:

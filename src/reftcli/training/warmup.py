@@ -31,7 +31,7 @@ from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Progress, Task
 from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.runs.trackers import MetricsLog, Trackers
-from reftcli.training.engines import engine_of
+from reftcli.training.engines import engine_identity, engine_of
 from reftcli.training.saving import save_model_of_all
 from reftcli.training.sft_checkpoints import adopt_checkpoint, latest_as_trainer_wants, working_folder
 
@@ -94,6 +94,7 @@ def run_warmup(
             watcher.step, folder = steps[-1]
             saved = type(loaded.model).from_pretrained(folder / "model", dtype=torch.float32)
             loaded.model.load_state_dict(saved.state_dict())
+            loaded.model.to(trainer.args.device)  # training would have moved it there
             task.advance(last_step)
         else:
             with (
@@ -197,7 +198,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._ranks.gather(None)  # everybody's part is written
         if self._ranks.is_main:
-            adopt_checkpoint(self._run, state.global_step, keep=1)
+            adopt_checkpoint(self._run, state.global_step, keep=1, engine=engine_identity(self._ranks.count))
         self._ranks.gather(None)
 
     def on_log(

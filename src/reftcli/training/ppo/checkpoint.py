@@ -17,7 +17,7 @@ from reftcli.runs.files import remove_folder
 from reftcli.runs.folder import Run
 from reftcli.runs.ranks import Ranks
 from reftcli.training.engines import Engine
-from reftcli.training.saving import folder_of_all, save_weights
+from reftcli.training.saving import check_written_by, folder_of_all, save_weights
 
 STATE_FILE = "trainer_state.pt"
 
@@ -101,7 +101,7 @@ def restore_checkpoint(folder: Path, trained: Trained) -> RlState:
     """
     try:
         saved: Mapping[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-        _check_engine(folder, saved.get("engine", "torch"), trained.engine.identity)
+        check_written_by(folder, saved.get("engine"), trained.engine.identity)
         if "optimizer" in saved:
             trained.value_head.load_state_dict(saved["value_head"])
             trained.policy.load_state_dict(saved["lora"], strict=False)
@@ -112,11 +112,3 @@ def restore_checkpoint(folder: Path, trained: Trained) -> RlState:
         return RlState(**saved["state"])
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise RuntimeFailure(f"{folder} cannot be resumed from: {error}") from error
-
-
-def _check_engine(folder: Path, written_by: str, now: str) -> None:
-    if written_by != now:
-        raise RuntimeFailure(
-            f"{folder} was written by {written_by}, and its optimizer state cannot go on under {now}; give the "
-            "--launch and --processes that the run had (or start a new run from its model/)"
-        )

@@ -40,7 +40,13 @@ from reftcli.training.ppo.best import (
 )
 from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
 from reftcli.training.ppo.phases import PhaseClock
-from reftcli.training.ppo.policy import ReferenceModel, check_backbone_and_head, new_value_model, turn_off_dropout
+from reftcli.training.ppo.policy import (
+    ReferenceModel,
+    SeparateValueModel,
+    check_backbone_and_head,
+    new_value_model,
+    turn_off_dropout,
+)
 from reftcli.training.ppo.rollout import Rollout, RolloutBatch
 from reftcli.training.ppo.schedule import ProblemOrder
 from reftcli.training.ppo.update import Networks, rollout_batch, rollout_error, update_policy
@@ -146,6 +152,8 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         )
         wrapper = self.accelerator.unwrap_model(self.model)
         set_masters(wrapper.policy, exact)
+        if isinstance(wrapper.value_head, SeparateValueModel):
+            set_masters(wrapper.value_head.model, exact)  # a copy of the policy
         self._trained = Trained(wrapper.policy, loaded.tokenizer, wrapper.value_head, engine, self.lr_scheduler, ranks)
         wrapper.logprob_chunk = settings.logprob_chunk
         self._sampler = collaborators.sampler
