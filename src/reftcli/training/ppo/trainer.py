@@ -11,16 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from reftcli.errors import DataError, Interrupted, TrainingStopped
 from reftcli.evaluation.answering import share_of
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Grader, Verdict
 from reftcli.models.load import LoadedModel
-from reftcli.models.precision import autocast_for, device_arguments
+from reftcli.models.precision import autocast_for
 from reftcli.problems.prompts import Prompt, PromptBuilder
 from reftcli.recipe.schema import ModelSettings, RlSettings
-from reftcli.rewards.shaping import shape_reward, ungradable_share
+from reftcli.rewards.shaping import shape_reward
 from reftcli.runs.files import JsonlWriter, drop_rows_after, read_jsonl
 from reftcli.runs.folder import Run
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
@@ -29,7 +30,7 @@ from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.runs.trackers import MetricsLog, Trackers
 from reftcli.sampling.interface import Completion, Decode, Sampler
 from reftcli.sampling.torch_sampler import TorchSampler
-from reftcli.training.engines import beyond_bf16, engine_of, set_masters
+from reftcli.training.engines import Engine, beyond_bf16, engine_of, set_masters
 from reftcli.training.ppo.best import (
     doubt_about_best,
     patience_spent,
@@ -39,6 +40,7 @@ from reftcli.training.ppo.best import (
     validations_of,
 )
 from reftcli.training.ppo.checkpoint import RlState, Trained, restore_checkpoint, save_checkpoint
+from reftcli.training.ppo.config import ppo_config
 from reftcli.training.ppo.phases import PhaseClock
 from reftcli.training.ppo.policy import (
     ReferenceModel,
@@ -48,11 +50,12 @@ from reftcli.training.ppo.policy import (
     turn_off_dropout,
 )
 from reftcli.training.ppo.rollout import Rollout, RolloutBatch
+from reftcli.training.ppo.row import rollout_metrics, stop_if_wrong
 from reftcli.training.ppo.schedule import ProblemOrder
 from reftcli.training.ppo.update import Networks, rollout_batch, rollout_error, update_policy
 from reftcli.training.ppo.watch import Watch
 from reftcli.training.saving import save_model_of_all
-from reftcli.training.trl_seam import NoRewardModel, PPOConfig, PPOTrainer, shared_backbone, use_max_grad_norm
+from reftcli.training.trl_seam import NoRewardModel, PPOTrainer, shared_backbone, use_max_grad_norm
 
 _ROLLOUTS_SAVED_PER_UPDATE = 4
 _MAX_ROLLOUT_ERROR = 5e-3
@@ -125,7 +128,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         exact = beyond_bf16(loaded.model)
         with shared_backbone(), use_max_grad_norm(settings.max_grad_norm):
             super().__init__(
-                args=_ppo_config(
+                args=ppo_config(
                     run.folder, settings, model_settings, updates, seed, loaded.eos_token_id, processes=ranks.count
                 ),
                 processing_class=loaded.tokenizer,
@@ -137,20 +140,9 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 eval_dataset=[0],
                 data_collator=list,
             )
-        trained = {name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
-        frozen = {name: weight for name, weight in exact.items() if name not in trained} if ranks.is_main else {}
-        engine = engine_of(self.accelerator, self.model, self.optimizer, frozen)
-        share = (settings.mini_batch_size or settings.batch_size) // ranks.count
-        self._networks = Networks(
-            policy=self.model,
-            reference=None if reference is None else self.ref_model,
-            accelerator=self.accelerator,
-            engine=engine,
-            ranks=ranks,
-            autocast=autocast_for(model_settings.precision, self.accelerator.device),
-            micro_batch_size=min(settings.micro_batch_size or share, share),
-        )
         wrapper = self.accelerator.unwrap_model(self.model)
+        engine = engine_of(self.accelerator, self.model, self.optimizer, _frozen(wrapper.policy, exact, ranks))
+        self._networks = self._make_networks(engine, has_reference=reference is not None, model_settings=model_settings)
         set_masters(wrapper.policy, exact)
         if isinstance(wrapper.value_head, SeparateValueModel):
             set_masters(wrapper.value_head.model, exact)  # a copy of the policy
@@ -162,6 +154,19 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         turn_off_dropout(wrapper)  # the probability ratio of an unchanged policy must be 1
         # Layers are run again in the backward pass (gradient checkpointing) in training mode only.
         self.model.train(wrapper.policy.is_gradient_checkpointing)
+
+    def _make_networks(self, engine: Engine, *, has_reference: bool, model_settings: ModelSettings) -> Networks:
+        settings = self._settings
+        share = (settings.mini_batch_size or settings.batch_size) // self._ranks.count
+        return Networks(
+            policy=self.model,
+            reference=self.ref_model if has_reference else None,
+            accelerator=self.accelerator,
+            engine=engine,
+            ranks=self._ranks,
+            autocast=autocast_for(model_settings.precision, self.accelerator.device),
+            micro_batch_size=min(settings.micro_batch_size or share, share),
+        )
 
     def train(self, resume_from: Path | None = None) -> RlOutcome:
         """Runs the remaining updates.
@@ -191,7 +196,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                 state.update += 1
                 state.tokens += sum(r.completion.total_tokens for r in batch.rollouts)
                 self._save_rollouts(samples, batch, state.update)
-                _stop_if_wrong(row, self._settings)
+                stop_if_wrong(row, self._settings)
                 metrics.write({"step": state.update, "time": time.time(), **row})
                 self._warn(watch, state.update, row, metrics)
                 task.show(row)
@@ -200,19 +205,17 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
                     self._validate(state, metrics)
                     task.show({"val_accuracy": state.last_accuracy})
                 self._checkpoint_if_due(state, stop)
+        outcome = self._outcome(state)
+        self._save_model(self._run.final)
+        return outcome
+
+    def _outcome(self, state: RlState) -> RlOutcome:
+        """How it ended; says what a person should know of that."""
         ended_by = self._ended_by(state)
         if said := doubt_about_best(state, looks=validations_of(self._updates, self._settings)):
             self._collaborators.progress.say(said)
-        self._save_model(self._run.final)
-        return RlOutcome(
-            state.update,
-            state.tokens,
-            state.best_accuracy,
-            state.best_update,
-            state.last_accuracy,
-            ended_by,
-            state.best_p,
-        )
+        best = (state.best_accuracy, state.best_update)
+        return RlOutcome(state.update, state.tokens, *best, state.last_accuracy, ended_by, state.best_p)
 
     def _save_model(self, folder: Path) -> None:
         trained = self._trained
@@ -256,7 +259,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
         lr = self.lr_scheduler.get_last_lr()[0]
         self.lr_scheduler.step()
         clock.end("update")
-        return {**_rollout_metrics(batch), **statistics.means(), **verified, "lr": lr, **clock.seconds()}, batch
+        return {**rollout_metrics(batch), **statistics.means(), **verified, "lr": lr, **clock.seconds()}, batch
 
     def _verified(self, update: int, batch: RolloutBatch) -> dict[str, float]:
         """Now and then, decoded log-probabilities against those of the forward pass that training makes.
@@ -344,75 +347,7 @@ class ReftPPOTrainer(PPOTrainer):  # type: ignore[misc]
             samples.write(record.to_json())
 
 
-def _ppo_config(
-    folder: Path,
-    settings: RlSettings,
-    model_settings: ModelSettings,
-    updates: int,
-    seed: int,
-    eos_token_id: int,
-    processes: int,
-) -> PPOConfig:
-    """Our settings in TRL's words. What differs from its defaults differs because the paper does."""
-    return PPOConfig(
-        output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=settings.batch_size // processes,
-        gradient_accumulation_steps=1,
-        num_mini_batches=settings.batch_size // (settings.mini_batch_size or settings.batch_size),
-        num_ppo_epochs=settings.ppo_epochs,
-        total_episodes=updates * settings.batch_size,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_schedule,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        kl_coef=settings.kl_coef,
-        kl_estimator=settings.kl_estimator,
-        cliprange=settings.clip_range,
-        cliprange_value=settings.value_clip_range,
-        vf_coef=settings.vf_coef,
-        gamma=settings.gamma,
-        lam=settings.lam,
-        temperature=settings.temperature,
-        stop_token_id=eos_token_id,
-        num_sample_generations=0,
-        gradient_checkpointing=model_settings.gradient_checkpointing,
-        bf16=False,  # autocast is ours: see reftcli.models.precision
-        **device_arguments(),
-        report_to="none",
-        save_strategy="no",
-        eval_strategy="no",
-        disable_tqdm=True,
-        seed=seed,
-    )
-
-
-def _rollout_metrics(batch: RolloutBatch) -> dict[str, float]:
-    """Means over the rollouts that count; ``kl`` and ``entropy`` in nats: per completion, and per token."""
-    counted = [rollout for rollout in batch.rollouts if rollout.reward.weight]
-    n, everything = max(len(counted), 1), len(batch.rollouts)
-    token_weight = batch.mask * batch.row_weight[:, None]
-    tokens = token_weight.sum().clamp(min=1)
-    earned = [rollout.reward.terminal + sum(rollout.reward.per_token or ()) for rollout in counted]
-    return {
-        "reward_mean": sum(earned) / n,
-        "reward_std": float(np.std(earned)) if earned else 0.0,
-        "accuracy": sum(rollout.grade.verdict is Verdict.CORRECT for rollout in counted) / n,
-        "no_answer": sum(rollout.grade.verdict is Verdict.NO_ANSWER for rollout in counted) / n,
-        "kl": float((batch.kl * token_weight).sum() / batch.row_weight.sum().clamp(min=1)),
-        "entropy": float((batch.entropy * token_weight).sum() / tokens),
-        "completion_length": float(batch.mask.sum() / everything),
-        "eos_rate": sum(rollout.completion.ended for rollout in batch.rollouts) / everything,
-        "truncated_rate": sum(not rollout.completion.ended for rollout in batch.rollouts) / everything,
-        "ungradable": ungradable_share([rollout.grade for rollout in batch.rollouts]),
-    }
-
-
-def _stop_if_wrong(row: Mapping[str, float], settings: RlSettings) -> None:
-    if row["ungradable"] > settings.max_ungradable:
-        raise TrainingStopped(
-            f"{row['ungradable']:.0%} of the rollouts could not be graded (limit rl.max_ungradable "
-            f"{settings.max_ungradable:.0%}): see `why` in samples/rollouts.jsonl, and `reft data check`"
-        )
-    wrong = [name for name in ("policy_loss", "value_loss", "grad_norm") if not np.isfinite(row[name])]
-    if wrong:
-        raise TrainingStopped(f"{', '.join(wrong)} is not a number; lower rl.learning_rate or use model.precision fp32")
+def _frozen(policy: torch.nn.Module, exact: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Those of the exact weights that are not trained, for the process that saves models."""
+    trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    return {name: weight for name, weight in exact.items() if name not in trained} if ranks.is_main else {}
