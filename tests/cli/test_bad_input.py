@@ -102,10 +102,16 @@ def test_nothing_to_resume(fails: Callable[..., str], stage: str) -> None:
         (("eval", "--fail-under", "1.5"), "--fail-under"),
         (("eval", "tiny", "--dataset", "toy", "--reward-model", "x"), "add --majority-vote K"),
         (("eval", "tiny", "--dataset", "toy", "--majority-vote", "2", "--reward-model", "x"), "no run 'x'"),
+        (("eval", "tiny", "--dataset", "toy", "--reward-model", "x", "--dry-run"), "add --majority-vote K"),
+        (
+            ("eval", "tiny", "--dataset", "toy", "--majority-vote", "2", "--reward-model", "x", "--dry-run"),
+            "no run 'x'",
+        ),
         (("vote", "absent.jsonl"), "no samples file 'absent.jsonl'"),
         (("vote", "absent"), "no run 'absent'"),
         (("report", "absent"), "no run 'absent'"),
         (("compare", "a", "b"), "no run 'a'"),
+        (("compare", "a.jsonl", "b.jsonl"), "no samples file 'a.jsonl'"),
         (("grade", "absent.jsonl"), "absent.jsonl"),
         (("data", "show", "toy", "--split", "dev"), "--split 'dev'"),
         (("recipes", "show", "absent"), "no recipe 'absent'"),
@@ -254,6 +260,48 @@ def test_completions_that_cannot_be_graded_as_rows(fails: Callable[..., str], tm
     assert f"{file}:2: gold_answer" in fails(4, "grade", file)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sample_index": 2**70},
+        {"logprob": 10**400},
+        {"rm_score": -1.0},
+        {"rm_score": 7.0},
+        {"item_id": "\ud800"},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+@pytest.mark.parametrize("flags", [(), ("--ties", "random"), ("--json",)], ids=" ".join)
+def test_values_that_no_sample_has(
+    fails: Callable[..., str], tmp_path: Path, fields: dict[str, object], flags: tuple[str, ...]
+) -> None:
+    row = {"item_id": "a", "sample_index": 0, "decoding": "sampled", "predicted_answer": "5", "verdict": "correct"}
+    file = write_rows(tmp_path / "samples.jsonl", {**row, **fields})
+    assert f"{file}:1: {next(iter(fields))} must be" in fails(4, "vote", file, *flags)
+
+
+@pytest.mark.parametrize("policy", [None, [], "loose"])
+def test_a_grader_file_without_a_policy(fails: Callable[..., str], tmp_path: Path, policy: object) -> None:
+    row = {"item_id": "a", "sample_index": 0, "decoding": "sampled", "predicted_answer": "5", "verdict": "correct"}
+    file = write_rows(tmp_path / "samples.jsonl", row)
+    grader = {"type": "answer", "form": "ncot", "answer": "number", "policy": policy}
+    (tmp_path / "samples.grader.json").write_text(json.dumps(grader))
+    assert "policy must be an object" in fails(2, "vote", file, "--tolerance", "0.1")
+
+
+@pytest.mark.parametrize("command", [("vote", "samples.jsonl"), ("compare", "a", "b")], ids=lambda command: command[0])
+def test_a_seed_below_zero(fails: Callable[..., str], command: tuple[str, ...]) -> None:
+    assert "--seed" in fails(2, *command, "--seed", "-1")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "\n \n"])
+@pytest.mark.parametrize("flags", [(), ("--dry-run",), ("--out", "grades.jsonl")], ids=" ".join)
+def test_nothing_to_grade(fails: Callable[..., str], tmp_path: Path, content: str, flags: tuple[str, ...]) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(content)
+    assert f"{file}: no row to grade" in fails(4, "grade", file, *flags)
+
+
 # Names and disks.
 
 
@@ -277,6 +325,24 @@ def test_a_runs_folder_that_is_a_file(reft: Reft, tmp_path: Path) -> None:
     assert (called.code, called.out) == (2, "")
     assert called.errors[-1] == "reft: mine is not a folder; choose another --runs-dir"
     assert files_below(tmp_path) == {"mine": b"keep me"}
+
+
+def test_grades_where_no_file_can_be_made(reft: Reft, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", {"completion": "the answer is 5", "gold_answer": "5"})
+    called = reft("grade", file, "--out", "/proc/x")
+    assert (called.code, called.out) == (1, "")
+    assert called.errors[-1] == "reft: /proc/x: no file can be made there; choose another place"
+
+
+def test_results_that_cannot_be_read(reft: Reft, tmp_path: Path, session: Any) -> None:
+    shutil.copytree(session.run("rl"), tmp_path / "runs" / "rl")
+    broken = Path("runs/rl/eval/test-6.json")
+    broken.write_text('{"n": 1')
+    shutil.copy("runs/rl/samples/test.jsonl", "runs/rl/samples/test-6.jsonl")
+    for command in (("report", "rl"), ("vote", "rl"), ("compare", "rl", "rl")):
+        called = reft(*command)
+        assert (called.code, len(called.errors)) == (4, 1), called.err
+        assert f"reft: {broken}: cannot be read" in called.err
 
 
 def test_a_read_only_runs_folder(reft: Reft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

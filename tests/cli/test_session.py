@@ -246,8 +246,9 @@ def test_vote_finds_the_numbers_of_eval_and_loads_no_torch(session: Any) -> None
     )
     assert done.stderr.splitlines()[-1] == "0 False False"
     evaluated = session.called["eval"].json
-    assert evaluated.pop("sampling")["temperature"] == 1
-    evaluated.pop("grader")
+    assert evaluated["sampling"]["temperature"] == 1
+    for key in ("grader", "limit", "identity"):
+        evaluated.pop(key)
     assert json.loads(done.stdout) == evaluated
 
 
@@ -298,6 +299,9 @@ def test_a_bare_samples_file_is_graded_as_asked(session: Any, tmp_path: Path) ->
 def test_rerank_picks_among_the_saved_candidates(session: Any) -> None:
     result = session.called["rerank"].json
     assert result["run"] == "reranked"
+    assert "candidates: those in runs/rl/samples/test.jsonl" in session.called["rerank"].errors
+    assert not (session.run("reranked") / "samples" / "candidates.jsonl").exists()
+    assert result["sampling"] == session.called["eval"].json["sampling"]
     assert list(result["rerank"]) == ["1", "2", "4"]
     assert result["maj"] == session.called["eval"].json["maj"]
     assert result["rerank"]["1"]["accuracy"] == pytest.approx(result["maj"]["1"]["accuracy"])
@@ -444,6 +448,20 @@ def test_an_eval_of_its_own_is_gone_on_with(
     assert session.record(f"cut-{len(again)}")["status"] == "finished"
     samples = [(session.run(run) / "samples" / "test.jsonl").read_bytes() for run in (name, f"cut-{len(again)}")]
     assert samples[0] == samples[1]
+
+
+def test_a_named_eval_of_a_run_is_gone_on_with_by_resume_alone(
+    session: Any, chunks_of_4: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stopped_after(2, monkeypatch):
+        assert session.call("eval", "rl", "--majority-vote", "3", "--name", "named").code == 130
+    validation = session.call("eval", "--resume", "--split", "validation")  # asks for something
+    assert validation.code == 2
+    assert "no unfinished evaluation 'validation' in runs/rl" in validation.errors[-1]
+    finished = session.call("eval", "--resume", "--json")
+    assert finished.code == 0, finished.err
+    assert (finished.json["run"], finished.json["samples_file"]) == ("named", "runs/named/samples/test.jsonl")
+    assert session.record("named")["status"] == "finished"
 
 
 def test_a_file_is_used_whole_and_the_runs_own_samples_stay(session: Any) -> None:

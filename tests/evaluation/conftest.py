@@ -14,6 +14,7 @@ class ThreadRank:
 
     def __init__(self, rank: int, barrier: threading.Barrier, table: list[Any]) -> None:
         self.rank, self.count, self.is_main = rank, barrier.parties, rank == 0
+        self.was_at: list[str] = []
         self._barrier, self._table = barrier, table
 
     def gather(self, value: Any) -> list[Any]:
@@ -25,6 +26,9 @@ class ThreadRank:
 
     def from_main(self, value: Any) -> Any:
         return self.gather(value)[0]
+
+    def is_at(self, what: str) -> None:
+        self.was_at.append(what)
 
 
 @pytest.fixture

@@ -222,7 +222,14 @@ def test_the_rows_keys_are_the_contracts() -> None:
         ({"score": "1"}, "score must be number or null"),
         ({"logprob": float("nan")}, "logprob must be number or null"),
         ({"completion": None}, "completion must be text (got null)"),
-        ({"item_id": 3, "score": "1"}, "item_id must be text (got 3); score must be number"),
+        ({"item_id": 3, "score": "1"}, "item_id must be text in UTF-8 (got 3); score must be number"),
+        ({"sample_index": 2**70}, "sample_index must be integer (got 1180591620717411303424)"),
+        ({"step": -(2**63)}, "step must be integer or null"),
+        ({"logprob": 10**400}, "logprob must be number or null"),
+        ({"rm_score": -1.0}, "rm_score must be number from 0 to 1 or null (got -1.0)"),
+        ({"rm_score": 7}, "rm_score must be number from 0 to 1 or null (got 7)"),
+        ({"item_id": "a\ud800"}, 'item_id must be text in UTF-8 (got "a\\ud800")'),
+        ({"split": "\udfff"}, "split must be text in UTF-8"),
     ],
 )
 def test_a_bad_row_says_what_is_wrong(changes: dict[str, Any], message: str) -> None:

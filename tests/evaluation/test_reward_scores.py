@@ -1,21 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from reftcli.errors import DataError
-from reftcli.evaluation.reward_scores import (
-    fingerprint,
-    load_and_score,
-    score_completions,
-    score_samples,
-    write_trained_on,
-)
+from reftcli.evaluation import reward_scores
+from reftcli.evaluation.reward_scores import load_and_score, score_completions, score_samples
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Verdict
+from reftcli.models import verifier
 from reftcli.models.load import load_classifier, load_model, save_model
 from reftcli.models.source import resolve_model
 from reftcli.models.tiny import tiny_tokenizer
@@ -91,20 +88,39 @@ def test_a_saved_reward_model_scores_the_same(model: PreTrainedModel, folder: Pa
     assert load_and_score(folder, RECORDS, Recipe(), SilentProgress()) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_reward_model_is_not_tested_on_what_it_was_trained_on(
-    model: PreTrainedModel, folder: Path, tmp_path: Path
+@pytest.mark.parametrize("window", [1, 3, 100])
+def test_no_more_than_a_window_is_tokens_at_a_time(
+    window: int, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_model(tmp_path / "rm", model, tiny_tokenizer())
-    write_trained_on(tmp_path / "rm", ["Another question: ", "Another question: "])
-    assert len(load_and_score(tmp_path / "rm", RECORDS, Recipe(), SilentProgress())) == 3
-    write_trained_on(tmp_path / "rm", ["Another question: ", " Q:\n"])
-    with pytest.raises(DataError, match=r"trained on samples of 1 of these problems \(first: 'Q:'\)"):
-        load_and_score(tmp_path / "rm", RECORDS, Recipe(), SilentProgress())
+    expected = [alone(model, text) for text in TEXTS * 2]
+    encoded = []
+
+    def encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> Any:
+        encoded.append(len(pairs))
+        return verifier.encode(tokenizer, pairs)
+
+    monkeypatch.setattr(reward_scores, "WINDOW", window)
+    monkeypatch.setattr(reward_scores, "encode", encode)
+    found = score_completions(model, tiny_tokenizer(), [("", text) for text in TEXTS * 2], FP32, 2)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert max(encoded) == min(window, len(TEXTS))
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "same"),
-    [("How many?", " How\n many? ", True), ("How many?", "How many", False), ("3 4", "34", False)],
-)
-def test_fingerprints_ignore_white_space_at_most(a: str, b: str, same: bool) -> None:
-    assert (fingerprint(a) == fingerprint(b)) == same
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_rank_scores_its_share_and_gets_all_scores(count: int, model: PreTrainedModel, in_ranks: Any) -> None:
+    expected = score_samples(model, tiny_tokenizer(), RECORDS, FP32, 2, SilentProgress())
+    scored: list[int] = []
+
+    class Counting(SilentProgress):
+        def task(self, title: str, total: int, unit: str) -> Any:
+            scored.append(total)
+            return super().task(title, total, unit)
+
+    def work(ranks: Any) -> Any:
+        found = score_samples(model, tiny_tokenizer(), iter(RECORDS), FP32, 2, Counting(), ranks)
+        assert ranks.was_at == ["scoring"]
+        return found
+
+    for found in in_ranks(count, work):
+        assert found == {key: pytest.approx(score, abs=1e-5) for key, score in expected.items()}, found
+    assert sorted(scored) == sorted(len(range(rank, 3, count)) for rank in range(count))

@@ -14,12 +14,14 @@ import pytest
 
 from reftcli.errors import DataError, Interrupted, NothingToStartFrom, UsageError
 from reftcli.evaluation import collecting
+from reftcli.evaluation.collecting import collect, drawn_differently
 from reftcli.evaluation.data import data_request
 from reftcli.evaluation.experiment import Experiment, chosen, grader_of, open_experiment
 from reftcli.evaluation.partial import Partial
 from reftcli.evaluation.results import VoteRule
-from reftcli.evaluation.samples import newest_samples, read_samples
-from reftcli.evaluation.stages import collect, evaluate, grader_file, recount, with_reranking
+from reftcli.evaluation.samples import read_samples
+from reftcli.evaluation.saved import Needs, Origin, newest_evaluation, saved_evaluations
+from reftcli.evaluation.stages import evaluate, grader_file, recount, with_reranking
 from reftcli.grading.build import build_grader, grader_from_spec
 from reftcli.grading.interface import Grade, Verdict
 from reftcli.grading.policy import AnswerPolicy
@@ -48,6 +50,7 @@ SAMPLE_KEYS = {
     "why",
     "logprob",
     "step",
+    "question_sha256",
 }
 
 
@@ -144,9 +147,9 @@ def test_evaluating_again_keeps_the_earlier_samples(recipe: Recipe, tmp_path: Pa
     assert len(read_samples(run.samples / "test.jsonl")) == 18
     assert len(read_samples(run.samples / "test-2.jsonl")) == 6
     assert run.labels("test") == ["test-2", "test"]
-    assert newest_samples(run, "test") == run.samples / "test-2.jsonl"
-    assert newest_samples(run, "test", samples_per_problem=2) == run.samples / "test.jsonl"
-    assert newest_samples(run, "test", samples_per_problem=3) is None
+    newest = newest_evaluation(run, "test")
+    assert newest is not None
+    assert newest.samples_file == run.samples / "test-2.jsonl"
     assert json.loads((run.results / "test-2.json").read_text())["maj"] == {}
 
 
@@ -154,10 +157,10 @@ def test_recounting_gives_the_same_numbers(recipe: Recipe, tmp_path: Path) -> No
     run = new_run(tmp_path)
     with opened(recipe) as experiment:
         evaluation = evaluate(run, experiment, experiment.sets.test, "test", 4, "test")
-    results, split = recount(evaluation.samples_file, ByLength(), "number", None, recipe.seed)
+    results, split, _ = recount(evaluation.samples_file, ByLength(), "number", None, recipe.seed)
     assert split == "test"
     assert results == evaluation.results
-    only, _ = recount(evaluation.samples_file, ByLength(), "number", [2], recipe.seed)
+    only, *_ = recount(evaluation.samples_file, ByLength(), "number", [2], recipe.seed)
     assert list(only.by_k("maj")) == [2]
     assert only.by_k("pass")[2] == evaluation.results.by_k("pass")[2]
 
@@ -192,14 +195,14 @@ def test_answers_that_the_grader_takes_for_equal_vote_together(
     answers: tuple[str | None, ...], gold: str, right: float, tmp_path: Path
 ) -> None:
     file = saved(tmp_path, *answers, gold=gold)
-    results, _ = recount(file, build_grader("ncot", "number"), "number", None, 0)
+    results, *_ = recount(file, build_grader("ncot", "number"), "number", None, 0)
     assert results.per_problem[f"maj@{len(answers)}"] == {"p": right}
 
 
 def test_votes_by_other_rules_hand_worked(tmp_path: Path) -> None:
     def maj(rule: VoteRule, tolerance: float = 1e-2, seed: int = 0) -> float:
         grader = build_grader("ncot", "number", policy=AnswerPolicy(tolerance=tolerance))
-        results, _ = recount(file, grader, "number", [5], seed, rule)
+        results, *_ = recount(file, grader, "number", [5], seed, rule)
         return results.per_problem["maj@5"]["p"]
 
     file = saved(tmp_path, "4", "3.5", "4", "3.5", "9", gold="3.5")
@@ -497,10 +500,11 @@ def test_reranking_picks_by_score_and_keeps_the_other_numbers(recipe: Recipe, tm
         evaluation = evaluate(run, experiment, experiment.sets.test, "test", 4, "test")
         records = read_samples(evaluation.samples_file)
         sampled = [r for r in records if r.decoding == "sampled"]
+        origin = Origin(sampling={"temperature": 7}, limit=6)
         oracle = {(r.item_id, r.sample_index): float(r.verdict is Verdict.CORRECT) for r in sampled}
-        best = with_reranking(rerank, experiment, experiment.sets.test, records, oracle, "test")
+        best = with_reranking(rerank, experiment, experiment.sets.test, records, oracle, "test", origin)
         worst_scores = {key: 1 - score for key, score in oracle.items()}
-        worst = with_reranking(rerank, experiment, experiment.sets.test, records, worst_scores, "worst")
+        worst = with_reranking(rerank, experiment, experiment.sets.test, records, worst_scores, "worst", origin)
     results = evaluation.results
     assert results.measures["oracle"].accuracy > 0
     assert best.results.by_k("rerank")[4].accuracy == results.measures["oracle"].accuracy
@@ -508,11 +512,121 @@ def test_reranking_picks_by_score_and_keeps_the_other_numbers(recipe: Recipe, tm
     assert best.results.by_k("maj") == results.by_k("maj")
     saved = json.loads((rerank.results / "test.json").read_text())
     assert saved["run"] == "rerank"
+    assert (saved["sampling"], saved["limit"]) == ({"temperature": 7}, 6)  # those of the candidates
     assert saved["rerank"]["4"]["accuracy"] == results.measures["oracle"].accuracy
     scores = {r.rm_score for r in read_samples(rerank.samples / "test.jsonl") if r.decoding == "sampled"}
     assert scores == {0.0, 1.0}
     greedy = [r for r in read_samples(rerank.samples / "test.jsonl") if r.decoding == "greedy"]
     assert {r.rm_score for r in greedy} == {None}
+
+
+def scores_of(file: Path) -> dict[tuple[str, int], float]:
+    rows = [record for record in read_samples(file) if record.decoding == "sampled"]
+    return {(r.item_id, r.sample_index): r.sample_index / 10 for r in rows}
+
+
+def test_the_record_says_what_was_evaluated(recipe: Recipe, tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with opened(recipe) as experiment:
+        test = experiment.sets.test
+        some = evaluate(run, experiment, test[:4], "test", 2, "test", limit=4)
+        warmer = recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update={"temperature": 3.0})})
+        evaluate(run, replace(experiment, recipe=warmer), test, "test", 4, "test")
+        evaluate(run, experiment, test, "test", None, "test")
+    kept = {saved.label: saved for saved in saved_evaluations(run, "test")}
+    assert list(kept) == ["test-3", "test-2", "test"]
+    assert kept["test"].origin == some.origin
+    assert [saved.origin.limit for saved in kept.values()] == [None, None, 4]
+    assert [saved.origin.sampling.get("temperature") for saved in kept.values()] == [None, 3.0, 1.0]
+    assert len({saved.origin.identity["weights"] for saved in kept.values()}) == 1
+    between = [drawn_differently(kept[a].origin.identity, kept["test-2"].origin.identity) for a in kept]
+    assert between == ["other decoding", "", "problems: 4, now 6; other prompts and golds; other decoding"]
+    assert drawn_differently({}, kept["test"].origin.identity) == "what they were drawn from is not recorded"
+
+
+def test_the_newest_that_has_what_is_asked_for_is_taken(recipe: Recipe, tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with opened(recipe) as experiment:
+        for k in (4, 2, None):
+            evaluate(run, experiment, experiment.sets.test, "test", k, "test")
+
+    def taken(*preferred: Needs) -> str:
+        found = newest_evaluation(run, "test", preferred)
+        assert found is not None
+        return found.label
+
+    assert taken() == taken(Needs(5)) == "test-3"
+    assert taken(Needs(1)) == taken(Needs(5), Needs(1)) == taken(Needs(2, exactly=True)) == "test-2"
+    assert taken(Needs(3)) == taken(Needs(4, exactly=True)) == taken(Needs(3, exactly=True), Needs(3)) == "test"
+    assert taken(Needs(1, scores=True), Needs(4)) == "test"
+    assert newest_evaluation(run, "validation") is None
+
+
+def test_an_evaluation_whose_scoring_failed_is_scored_and_not_sampled_again(
+    small_chunks: Recipe, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+
+    def fail(records: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    def evaluated(**named: Any) -> Any:
+        return evaluate(run, experiment, experiment.sets.test, "test", 5, "test", **named)
+
+    with opened(small_chunks) as experiment:
+        with pytest.raises(RuntimeError):
+            evaluated(score=fail)
+        assert run.labels("test") == []
+        monkeypatch.setattr(type(experiment.sampler), "sample", lambda *_, **__: pytest.fail("sampled again"))
+        picked = evaluated(score=lambda records: scores_of(run.samples_file("test")), resume=True)
+    assert run.labels("test") == ["test"]
+    assert list(picked.results.by_k("rerank")) == [1, 2, 5]
+    assert files(run) == ["test.grader.json", "test.jsonl"]
+    rows = [json.loads(line) for line in (run.samples / "test.jsonl").read_text().splitlines()]
+    scored = {row.pop("rm_score") for row in rows if row["decoding"] == "sampled"}
+    assert scored == {0.0, 0.1, 0.2, 0.3, 0.4}
+    assert rows == [json.loads(line) for line in whole.splitlines()]
+
+
+def test_every_rank_takes_part_in_scoring(small_chunks: Recipe, tmp_path: Path, in_ranks: Any) -> None:
+    run = new_run(tmp_path)
+    scored = []
+
+    def work(ranks: Any) -> Any:
+        def score(records: Any) -> Any:
+            scored.append((ranks.rank, len(list(records))))
+            return scores_of(run.samples_file("test"))
+
+        experiment = experiments[ranks.rank]
+        return evaluate(run, experiment, experiment.sets.test, "test", 5, "test", score=score, ranks=ranks)
+
+    with ExitStack() as stack:
+        experiments = [stack.enter_context(opened(small_chunks)) for _ in range(2)]
+        found = in_ranks(2, work)
+    assert sorted(scored) == [(0, 36), (1, 36)], found
+    assert found[0] == found[1]
+    assert list(found[0].results.by_k("rerank")) == [1, 2, 5]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_complete_evaluation_without_scores_gets_them(
+    resume: bool, small_chunks: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+
+    def evaluated(**named: Any) -> Any:
+        return evaluate(run, experiment, experiment.sets.test, "test", 5, "test", **named)
+
+    with opened(small_chunks) as experiment:
+        plain = evaluated()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(experiment.sampler), "sample", lambda *_, **__: pytest.fail("sampled again"))
+            picked = evaluated(score=lambda records: scores_of(run.samples_file("test")), resume=resume)
+        assert picked.samples_file == plain.samples_file
+        assert picked.results.by_k("maj") == plain.results.by_k("maj")
+        assert files(run) == ["test.grader.json", "test.jsonl"]
+        again = evaluated(score=lambda records: scores_of(run.samples_file("test-2")))
+    assert again.samples_file.name == "test-2.jsonl"  # one that was scored by another reward model, perhaps
 
 
 def test_a_seeded_choice_keeps_the_order() -> None:

@@ -175,5 +175,7 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(one_process: Path, command:
     done = Started(one_process, command, *start, "--launch", "multi", "--processes", 3, "--dry-run").ended()
     assert done.code == 2
     assert "16 cannot be shared evenly by 3 processes" in done.err
+    elsewhere = Started(one_process, "eval", "rl", "--launch", "zero9", "--dry-run").ended()
+    assert (elsewhere.code, "neither a profile" in elsewhere.err) == (2, True)
     alone = Started(one_process, command, *start, "--processes", 2, "--dry-run").ended()
     assert (alone.code, "--processes 2 needs --launch" in alone.err) == (2, True)

@@ -99,6 +99,14 @@ def test_the_sentence_for_equal_runs_promises_nothing() -> None:
     assert "no difference can be shown" in sentence
 
 
+def test_runs_that_agree_on_all_problems_are_not_certain_to_be_equal() -> None:
+    # 1.95996^2 / (96 + 1.95996^2) = 3.84146 / 99.84146
+    found = compare({str(i): float(i < 40) for i in range(96)}, {str(i): float(i < 40) for i in range(96)})
+    assert found.difference == 0
+    assert found.interval == pytest.approx((-0.038476, 0.038476), abs=1e-6)
+    assert "(95% interval -3.8 to +3.8)" in found.sentence
+
+
 def test_compare_refuses_what_it_cannot_pair() -> None:
     with pytest.raises(ValueError, match="no problem in common"):
         compare({"a": 1.0}, {"b": 1.0})

@@ -5,7 +5,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from reftcli.metrics.intervals import Interval, bootstrap_mean, interval_of_mean, paired_difference, wilson
+from reftcli.metrics.intervals import (
+    Interval,
+    bootstrap_mean,
+    interval_of_mean,
+    paired_difference,
+    tango_without_discordance,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +115,22 @@ def test_paired_difference_is_a_minus_b() -> None:
 def test_paired_difference_needs_pairs() -> None:
     with pytest.raises(ValueError, match="got 2 and 1"):
         paired_difference([1.0, 0.0], [1.0], seed=0)
+
+
+@pytest.mark.parametrize(("n", "high"), [(1, 0.79345), (10, 0.27753), (96, 0.038476), (1319, 0.0029039)])
+def test_tango_without_discordance_hand_worked(n: int, high: float) -> None:
+    assert tango_without_discordance(n) == pytest.approx((-high, high), abs=1e-5)  # z^2 / (n + z^2), z = 1.95996
+
+
+def test_tango_without_discordance_solves_the_score_equation() -> None:
+    n, z = 57, 1.959963984540054
+    d = tango_without_discordance(n).high
+    # Tango 1998, equations 5 to 9, with b = c = 0
+    a, b, c = 2 * n, 2 * n * d, 0.0
+    q = ((b * b - 4 * a * c) ** 0.5 - b) / (2 * a)
+    assert (0 - n * d) / (n * (2 * q + d * (1 - d))) ** 0.5 == pytest.approx(-z)
+
+
+def test_tango_without_discordance_needs_a_pair() -> None:
+    with pytest.raises(ValueError, match="n >= 1"):
+        tango_without_discordance(0)

@@ -32,10 +32,14 @@ def command(name: str, *flags: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(folder: Path, name: str, *flags: str) -> subprocess.Popen[str]:
+RESUME_ALONE = [sys.executable, "-m", "reftcli", "eval", "--resume"]
+"""Finds the newest unfinished evaluation and its run, whatever --name that had."""
+
+
+def start(folder: Path, command: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen(
-        command(name, *flags), cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
@@ -51,7 +55,7 @@ def rows(file: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
 
 
 def test_killed_three_times_it_ends_at_the_same_samples(tmp_path: Path) -> None:
-    whole = start(tmp_path, "whole")
+    whole = start(tmp_path, command("whole"))
     out, _ = whole.communicate(timeout=600)
     assert whole.returncode == 0, out[-2000:]
     expected = rows(tmp_path / "runs/whole/samples/test.jsonl")
@@ -61,7 +65,7 @@ def test_killed_three_times_it_ends_at_the_same_samples(tmp_path: Path) -> None:
     samples = tmp_path / "runs/killed/samples"
     kept = []
     for kill in range(KILLS):
-        process = start(tmp_path, "killed", *(["--resume"] if kill else []))
+        process = start(tmp_path, command("killed", *(["--resume"] if kill else [])))
         before = rows_kept(samples)
         until = time.monotonic() + 300
         while rows_kept(samples) <= before:  # something new stands in the files
@@ -78,7 +82,7 @@ def test_killed_three_times_it_ends_at_the_same_samples(tmp_path: Path) -> None:
         kept.append(rows_kept(samples))
         assert not (samples / "test.jsonl").exists()
     assert sorted(set(kept)) == kept, "every attempt got further"
-    last = start(tmp_path, "killed", "--resume")
+    last = start(tmp_path, RESUME_ALONE)
     out, _ = last.communicate(timeout=600)
     assert last.returncode == 0, out[-2000:]
     assert f"of {PROBLEMS * (1 + K):,} completions are there already" in out

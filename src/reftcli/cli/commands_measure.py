@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reftcli.cli import options
+from reftcli.cli.asked_evaluation import Asked, label_of, latest_stopped, run_for
 from reftcli.cli.console import TerminalProgress, print_json, print_table, quiet_libraries, say
-from reftcli.cli.launching import launched, ranks_of
-from reftcli.errors import GateFailed, NothingToStartFrom, UsageError
+from reftcli.cli.launching import check_launch, launched, ranks_of
+from reftcli.errors import GateFailed, UsageError
 from reftcli.launch.request import LaunchRequest
 from reftcli.runs.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
-    from reftcli.cli.start import Start
+    from collections.abc import Sequence
+
     from reftcli.evaluation.experiment import Experiment
-    from reftcli.evaluation.stages import Evaluation
+    from reftcli.evaluation.stages import Score
     from reftcli.problems.load import ProblemSets
     from reftcli.problems.record import Problem
-    from reftcli.runs.folder import Run
 
 
 def evaluate(
@@ -30,7 +30,10 @@ def evaluate(
     from_: options.From = None,
     dataset: options.Dataset = None,
     cot: options.Cot = None,
-    split: Annotated[options.SplitName, typer.Option("--split", help="Which problems.")] = options.SplitName.TEST,
+    split: Annotated[
+        options.SplitName | None,
+        typer.Option("--split", help="Which problems [default: test].", show_default=False),
+    ] = None,
     majority_vote: Annotated[
         int | None, typer.Option("--majority-vote", min=1, help="Sample K completions and vote.", show_default=False)
     ] = None,
@@ -66,7 +69,8 @@ def evaluate(
     """Measure a model: greedy accuracy, and majority vote over K sampled completions.
 
     Without FROM it takes the latest finished RL run, its data set and the test split. A file given to --dataset is
-    used whole. Ctrl-C keeps what is done: the same command, or `reft eval --resume`, goes on.
+    used whole. Ctrl-C keeps what is done: `reft eval --resume` goes on. So does the same command where FROM is a run
+    and there is no --name; else that begins another run.
     """
     from reftcli.cli.flags import Flags
     from reftcli.cli.start import start_from
@@ -84,83 +88,50 @@ def evaluate(
         sampler=sampler,
         seed=seed,
     )
-    nothing_asked = from_ is None and limit is None and majority_vote is None and reward_model is None
-    if resume and nothing_asked and not flags.values and not flags.assignments and recipe is None and not dry_run:
-        asked = _latest_stopped(runs_dir, name)
+    asked_for = (from_, limit, majority_vote, reward_model, split, recipe)
+    nothing_asked = all(flag is None for flag in asked_for) and not flags.values and not flags.assignments
+    if resume and nothing_asked and not dry_run:
+        asked = latest_stopped(runs_dir, name)
     else:
         start = start_from(from_, flags, "rl", dry_run)
-        if dry_run:
-            from reftcli.cli.commands_train import _dry_run
-
-            return _dry_run(start, json_, whole_file)
-        asked = Asked(start, split.value, majority_vote, reward_model, whole_file, limit)
-    if asked.reward_model is not None and asked.k is None:
-        raise UsageError("--reward-model picks among samples: add --majority-vote K")
+        asked = Asked(start, split.value if split else "test", majority_vote, reward_model, whole_file, limit)
+    scorer = _reward_model(asked, runs_dir)
     request = LaunchRequest(launch, processes, machines, machine_rank, main_address, rank_timeout)
+    check_launch(request)
+    if dry_run:
+        from reftcli.cli.commands_train import _dry_run
+
+        return _dry_run(asked.start, json_, whole_file)
     if launched(request, ctx.obj, asked.start.recipe.model.precision):
         return
     ranks = ranks_of(request)
-    result = _measured(asked, name, runs_dir, resume, ranks)
+    result = _measured(asked, scorer, name, runs_dir, resume, ranks)
     show_results(result, json_)
     if fail_under is not None and result["accuracy"] < fail_under:
         raise GateFailed(f"greedy accuracy {result['accuracy']:.4f} is below --fail-under {fail_under}")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is to be measured. `to_json` is kept beside unfinished samples, `from_json` goes on with them."""
+def _reward_model(asked: Asked, runs_dir: Path) -> Path | None:
+    """The folder of the reward model that is to pick.
 
-    start: Start
-    split: Any
-    k: int | None
-    reward_model: str | None
-    whole_file: str | None
-    limit: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        source, run = self.start.source, self.start.run
-        assert source is not None
-        return {
-            "model": source.target if source.kind == "folder" else source.name,
-            "revision": source.revision,
-            "run": str(run.folder) if run else None,
-            "recipe": self.start.recipe.model_dump(mode="json"),
-            "split": self.split,
-            "k": self.k,
-            "reward_model": self.reward_model,
-            "whole_file": self.whole_file,
-            "limit": self.limit,
-        }
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any], where: str) -> Asked:
-        from reftcli.cli.start import Start
-        from reftcli.models.source import resolve_model
-        from reftcli.recipe.layers import check_recipe
-        from reftcli.runs.folder import open_run
-
-        run = open_run(Path(row["run"])) if row["run"] else None
-        source = resolve_model(row["model"], row["revision"])
-        start = Start(source, run, check_recipe(row["recipe"], where), f"going on with {where}: {source.describe()}")
-        return cls(start, row["split"], row["k"], row["reward_model"], row["whole_file"], row["limit"])
-
-
-def _latest_stopped(runs_dir: Path, name: str | None) -> Asked:
-    """What the newest unfinished evaluation was asked for, or that of a run."""
-    from reftcli.evaluation.partial import Partial
-
-    plans = sorted(runs_dir.glob(f"{name or '*'}/samples/*.partial.json"), key=lambda file: file.stat().st_mtime_ns)
-    for file in reversed(plans):
-        request = Partial(file.with_name(file.name.replace(".partial.json", ".jsonl"))).plan()["request"]
-        if request:
-            return Asked.from_json(request, str(file))
-    raise NothingToStartFrom(f"no unfinished evaluation in {runs_dir / name if name else runs_dir}; leave out --resume")
-
-
-def _measured(asked: Asked, name: str | None, runs_dir: Path, resume: bool, ranks: Ranks = ALONE) -> dict[str, Any]:
+    Raises:
+        UsageError: there is none of that name, or nothing to pick among.
+    """
     from reftcli.cli.find_runs import reward_model_of
+
+    if asked.reward_model is None:
+        return None
+    if asked.k is None:
+        raise UsageError("--reward-model picks among samples: add --majority-vote K")
+    return reward_model_of(asked.reward_model, runs_dir)
+
+
+def _measured(
+    asked: Asked, scorer: Path | None, name: str | None, runs_dir: Path, resume: bool, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     from reftcli.cli.start import check_start
     from reftcli.evaluation.collecting import on_main
+    from reftcli.evaluation.trained_on import refuse_trained_on
     from reftcli.runs.folder import check_name
 
     start = asked.start
@@ -169,7 +140,6 @@ def _measured(asked: Asked, name: str | None, runs_dir: Path, resume: bool, rank
         on_main(ranks, lambda: check_name(runs_dir, name))
     quiet_libraries()
     check_start(start.source)
-    scorer = reward_model_of(asked.reward_model, runs_dir) if asked.reward_model else None
     sets, problems = _problems(asked)
     if ranks.is_main:
         say(start.said)
@@ -178,7 +148,9 @@ def _measured(asked: Asked, name: str | None, runs_dir: Path, resume: bool, rank
     from reftcli.runs.progress import SilentProgress
 
     problems = chosen(problems, asked.limit, start.recipe.seed)
-    run, own = on_main(ranks, lambda: _run_for(asked, sets, name, runs_dir, resume))
+    if scorer is not None:
+        refuse_trained_on(scorer, problems)
+    run, own = on_main(ranks, lambda: run_for(asked, sets, name, runs_dir, resume))
     ranks.runs_in(run.folder)
     progress = TerminalProgress() if ranks.is_main else SilentProgress()
     with (
@@ -191,15 +163,23 @@ def _measured(asked: Asked, name: str | None, runs_dir: Path, resume: bool, rank
             problems,
             asked.split,
             asked.k,
-            _label(asked.split, start, asked.whole_file),
+            label_of(asked, own),
+            limit=asked.limit,
             resume=resume,
             request=asked.to_json(),
+            score=_score_by(scorer, experiment, problems, ranks) if scorer else None,
             ranks=ranks,
         )
-        if scorer is not None:
-            picking = evaluation
-            evaluation = on_main(ranks, lambda: _reranked(run, experiment, problems, picking, scorer))
     return evaluation.to_json()
+
+
+def _score_by(scorer: Path, experiment: Experiment, problems: Sequence[Problem], ranks: Ranks) -> Score:
+    """How the reward model in a folder scores samples. Refuses one that saw these problems, before any is drawn."""
+    from reftcli.evaluation.reward_scores import load_and_score
+    from reftcli.evaluation.trained_on import refuse_trained_on
+
+    refuse_trained_on(scorer, problems, lambda problem: experiment.builder.prompt(problem).text)
+    return lambda records: load_and_score(scorer, records, experiment.recipe, experiment.progress, ranks)
 
 
 def _problems(asked: Asked) -> tuple[ProblemSets, list[Problem]]:
@@ -213,61 +193,6 @@ def _problems(asked: Asked) -> tuple[ProblemSets, list[Problem]]:
         return sets, sets.split(asked.split)
     problems = whole(file, recipe)
     return ProblemSets([], [], problems, recipe.data.cot, {"dataset": file, "rows": {"test": len(problems)}}), problems
-
-
-def _run_for(asked: Asked, sets: ProblemSets, name: str | None, runs_dir: Path, resume: bool) -> tuple[Run, bool]:
-    """Where the results go, and whether that is a run of this evaluation's own.
-
-    Results of a run stand in its folder; those of a bare model get one of their own, as do those with a --name.
-    """
-    from reftcli.training.stages import StageRequest, new_run
-
-    start = asked.start
-    assert start.source is not None
-    if start.run is not None and name is None:
-        return start.run, False
-    if resume:
-        run = _stopped_run(asked, name, runs_dir)
-        run.update_record(status="running")
-        return run, True
-    return new_run(StageRequest(start.recipe, sets, start.source, runs_dir, name, start.run), "eval"), True
-
-
-def _stopped_run(asked: Asked, name: str | None, runs_dir: Path) -> Run:
-    """An unfinished run of its own: the named one, else the newest that was asked for the same, else the newest."""
-    from reftcli.cli.find_runs import run_to_resume
-    from reftcli.evaluation.partial import Partial
-    from reftcli.runs.folder import all_runs
-
-    label = _label(asked.split, asked.start, asked.whole_file)
-    for run in reversed(all_runs(runs_dir)) if name is None else []:
-        partial = Partial(run.samples_file(label))
-        if run.record().get("stage") == "eval" and partial.exists and partial.plan()["request"] == asked.to_json():
-            return run
-    return run_to_resume(runs_dir, "eval", name)
-
-
-def _reranked(
-    run: Run, experiment: Experiment, problems: list[Problem], evaluation: Evaluation, scorer: Path
-) -> Evaluation:
-    """The same evaluation with a reward model's pick among the samples."""
-    from reftcli.evaluation.reward_scores import load_and_score
-    from reftcli.evaluation.samples import read_samples
-    from reftcli.evaluation.stages import with_reranking
-
-    records = read_samples(evaluation.samples_file)
-    scores = load_and_score(scorer, records, experiment.recipe, experiment.progress)
-    return with_reranking(run, experiment, problems, records, scores, evaluation.samples_file.stem)
-
-
-def _label(split: str, start: Start, whole_file: str | None) -> str:
-    """Names the files of these results; only a run's own data set writes ``test``, which vote and rerank read."""
-    if whole_file is not None:
-        return f"file-{Path(whole_file).stem}"
-    dataset = start.recipe.data.dataset
-    if start.run is None or start.run.record().get("dataset") == dataset:
-        return split
-    return f"{Path(dataset).stem}-{split}"
 
 
 def show_results(result: dict[str, Any], json_: bool) -> None:
@@ -288,10 +213,11 @@ def show_results(result: dict[str, Any], json_: bool) -> None:
 
 def _how(result: dict[str, Any]) -> list[str]:
     """How it was sampled and how votes were counted, where that is known."""
+    from reftcli.reports.tables import sampling_text
+
     lines = []
     if sampling := result.get("sampling"):
-        filters = ", ".join(f"{name} {sampling[name] or 'off'}" for name in ("top_k", "top_p"))
-        lines.append(f"sampled at temperature {sampling['temperature']}, {filters}, seed {sampling['seed']}")
+        lines.append(f"sampled {sampling_text(sampling)}")
     if voting := result.get("voting"):
         ties = {"first": "the answer seen first", "random": f"one at random, seed {voting['seed']}"}[voting["ties"]]
         lines.append(

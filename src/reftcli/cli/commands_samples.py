@@ -11,15 +11,20 @@ import typer
 from reftcli.cli import options
 from reftcli.cli.commands_measure import show_results
 from reftcli.cli.console import TerminalProgress, print_json, say
-from reftcli.errors import UsageError
+from reftcli.errors import DataError, RuntimeFailure, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from reftcli.cli.find_runs import FoundSamples
+    from reftcli.evaluation.results import Results
+    from reftcli.evaluation.stages import Recount
     from reftcli.grading.audit import Audit
     from reftcli.grading.interface import Grade, Grader
     from reftcli.problems.record import Problem
-    from reftcli.runs.folder import Run
+
+_DEFAULT_SEED = 42
+"""As recipes have it."""
 
 
 class Weights(StrEnum):
@@ -69,50 +74,62 @@ def vote(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Of the subsets for k < K and of ties; default: the run's.", show_default=False),
+        typer.Option(
+            "--seed", min=0, help="Of the subsets for k < K and of ties; default: the evaluation's.", show_default=False
+        ),
     ] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
 ) -> None:
     """Count the votes of saved samples again: no model is loaded."""
+    from reftcli.cli.find_runs import find_samples
     from reftcli.evaluation.results import VoteRule
     from reftcli.evaluation.samples import iter_samples
+    from reftcli.evaluation.saved import Needs
     from reftcli.evaluation.stages import recount
 
-    run, file = _samples_of(source, runs_dir)
-    if dry_run:
-        return _dry_run(json_, f"{sum(1 for _ in iter_samples(file))} samples in {file}", "counted")
-    record = run.record() if run else {}
     ks = _sizes(k)
-    grader = _saved_grader(file, answer, tolerance)
+    wanted = Needs(max(ks) if ks else 1, scores=weights is Weights.REWARD)
+    found = find_samples(source, runs_dir, preferred=[wanted, Needs(1)])
+    _say_which(found)
+    if dry_run:
+        return _dry_run(json_, f"{sum(1 for _ in iter_samples(found.file))} samples in {found.file}", "counted")
+    grader = _saved_grader(found.file, answer, tolerance)
     try:
         kind: Any = answer.value if answer else grader.spec.get("answer", "number")
         rule = VoteRule(weights.value, ties.value)
-        results, split = recount(file, grader, kind, ks, record.get("seed", 42) if seed is None else seed, rule)
+        counted = recount(found.file, grader, kind, ks, _seed_of(found) if seed is None else seed, rule)
     finally:
         grader.close()
-    show_results(results.to_json(run.name if run else "", record.get("dataset", ""), split, str(file)), json_)
+    record = found.run.record() if found.run else {}
+    result = counted.results.to_json(
+        found.run.name if found.run else "", record.get("dataset", ""), counted.split, str(found.file)
+    )
+    sampling = dict(found.evaluation.origin.sampling) if found.evaluation else {}
+    show_results(result | ({"sampling": sampling} if sampling else {}), json_)
 
 
-def _samples_of(source: str | None, runs_dir: Path) -> tuple[Run | None, Path]:
-    """A samples file and the run it belongs to, from a samples file or a run."""
-    from reftcli.cli.find_runs import named_run
-    from reftcli.evaluation.samples import newest_samples
-    from reftcli.runs.folder import open_run
+def _say_which(found: FoundSamples) -> None:
+    """Which of a run's evaluations was taken: there may be several, of other problems or drawn in other ways."""
+    saved = found.evaluation
+    if found.named or saved is None:
+        return
+    limited = "" if saved.origin.limit is None else f" (--limit {saved.origin.limit})"
+    samples = f", {saved.samples_per_problem} samples each" if saved.samples_per_problem else ", greedy only"
+    if sampling := saved.origin.sampling:
+        from reftcli.reports.tables import sampling_text
 
-    if source is not None and Path(source).is_file():
-        folder = Path(source).parent.parent
-        return open_run(folder) if (folder / "run.json").is_file() else None, Path(source)
-    if source is not None and not Path(source).exists() and source.endswith((".jsonl", ".json")):
-        raise UsageError(f"no samples file {source!r}")
-    run = named_run(source, runs_dir)
-    newest = newest_samples(run, "test", samples_per_problem=1) or newest_samples(run, "test")
-    if newest is None:
-        raise UsageError(
-            f"{run.folder} has no samples/test.jsonl; run `reft eval {run.name} --majority-vote 100` first"
-        )
-    return run, newest
+        samples += f" {sampling_text(sampling)}"
+    say(f"taking {saved.samples_file}: {saved.problems:,} problems{limited}{samples}")
+
+
+def _seed_of(found: FoundSamples) -> int:
+    """The seed that gives the evaluation's own numbers again."""
+    if found.evaluation is not None and found.evaluation.seed is not None:
+        return found.evaluation.seed
+    seed = found.run.record().get("seed") if found.run else None
+    return seed if isinstance(seed, int) else _DEFAULT_SEED
 
 
 def _sizes(text: str | None) -> list[int] | None:
@@ -140,11 +157,15 @@ def _saved_grader(samples_file: Path, answer: options.Kind | None, tolerance: fl
                 spec = json.loads(file.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise UsageError(f"{file}: not JSON ({error})") from error
-            if tolerance is not None and isinstance(spec, dict):
-                spec = {**spec, "policy": {**spec.get("policy", {}), "tolerance": tolerance}}
-            return grader_from_spec(spec)
+            return grader_from_spec(spec if tolerance is None else _with_tolerance(spec, tolerance))
     policy = AnswerPolicy() if tolerance is None else AnswerPolicy(tolerance=tolerance)
     return build_grader("ncot", answer.value if answer else "number", policy=policy)
+
+
+def _with_tolerance(spec: Any, tolerance: float) -> Any:
+    """The specification with another tolerance; one that cannot be read stays as it is, for the grader to refuse."""
+    policy = spec.get("policy", {}) if isinstance(spec, dict) else None
+    return {**spec, "policy": {**policy, "tolerance": tolerance}} if isinstance(policy, dict) else spec
 
 
 def grade(
@@ -173,8 +194,11 @@ def grade(
 
     built = _specified_grader(grader) if grader else build_grader(cot.value, answer.value)
     kind: Any = built.spec.get("answer", answer.value)
+    there = sum(1 for _ in read_rows(file, kind))
+    if not there:
+        raise DataError(f"{file}: no row to grade")
     if dry_run:
-        return _dry_run(json_, f"{sum(1 for _ in read_rows(file, kind))} rows in {file}", "graded")
+        return _dry_run(json_, f"{there} rows in {file}", "graded")
     found: list[Audit] = []
 
     def look(problems: Sequence[Problem], completions: Sequence[str], grades: Sequence[Grade]) -> None:
@@ -192,6 +216,8 @@ def grade(
             progress=TerminalProgress(),
             look=look if audit else None,
         )
+    except FileNotFoundError as error:  # in /proc, say; what was read is there, and was read before
+        raise RuntimeFailure(f"{out or file}: no file can be made there; choose another place") from error
     finally:
         built.close()
     counts = dict(Counter(row["verdict"] for row in rows))
@@ -227,11 +253,14 @@ def _specified_grader(file: Path) -> Grader:
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(help="A run with results.")],
+    run_a: Annotated[str, typer.Argument(help="A run with results, or a samples file.")],
     run_b: Annotated[str, typer.Argument(help="Another one.")],
     measure: Annotated[str, typer.Option("--measure", help="greedy, maj@K or rerank@K.")] = "greedy",
-    split: Annotated[options.SplitName, typer.Option("--split", help="Which problems.")] = options.SplitName.TEST,
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 42,
+    split: Annotated[
+        options.SplitName | None,
+        typer.Option("--split", help="Which problems of the runs [default: test].", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = _DEFAULT_SEED,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     dry_run: options.DryRun = False,
     json_: options.Json = False,
@@ -239,13 +268,16 @@ def compare(
     """Compare two runs on the problems that both answered: difference, its interval, exact McNemar."""
     import dataclasses
 
+    from reftcli.evaluation.pairing import refuse_other_problems
     from reftcli.metrics.compare import compare as compare_outcomes
 
-    sides = [_outcomes(name, measure, split.value, seed, runs_dir) for name in (run_a, run_b)]
+    sides = [_side(name, measure, split.value if split else None, seed, runs_dir) for name in (run_a, run_b)]
+    refuse_other_problems(sides[0].asked, sides[1].asked, run_a, run_b)
+    outcomes = [_outcomes(name, side.results, measure) for name, side in zip((run_a, run_b), sides, strict=True)]
     if dry_run:
-        return _dry_run(json_, f"{measure}: {len(sides[0])} and {len(sides[1])} problems", "compared")
+        return _dry_run(json_, f"{measure}: {len(outcomes[0])} and {len(outcomes[1])} problems", "compared")
     try:
-        found = compare_outcomes(sides[0], sides[1], run_a, run_b, seed)
+        found = compare_outcomes(outcomes[0], outcomes[1], run_a, run_b, seed)
     except ValueError as error:
         raise UsageError(f"{run_a} and {run_b} cannot be compared by {measure}: {error}") from error
     if json_:
@@ -253,23 +285,30 @@ def compare(
     typer.echo(found.sentence)
 
 
-def _outcomes(name: str, measure: str, split: str, seed: int, runs_dir: Path) -> dict[str, float]:
-    from reftcli.cli.find_runs import named_run
-    from reftcli.evaluation.samples import newest_samples
+def _side(name: str, measure: str, split: str | None, seed: int, runs_dir: Path) -> Recount:
+    """One of the two, counted again with the sizes that the measure needs."""
+    from reftcli.cli.find_runs import find_samples
+    from reftcli.evaluation.saved import Needs
     from reftcli.evaluation.stages import recount
 
-    run = named_run(name, runs_dir)
-    needed = 0 if measure == "greedy" else 1
-    file = newest_samples(run, split, needed) or newest_samples(run, split)
-    if file is None:
-        raise UsageError(f"{run.folder} has no samples/{split}.jsonl; run `reft eval {run.name}` first")
-    grader = _saved_grader(file, None)
+    strategy, _, size = measure.partition("@")
+    k = int(size) if size.isdecimal() else 0
+    scores = strategy in ("rerank", "weighted")
+    # K = k first: with more samples a vote of k is a mean over subsets, and pairs need 0 or 1.
+    preferred = [Needs(k, scores, exactly=True), Needs(k, scores)] if k else []
+    found = find_samples(name, runs_dir, split, preferred)
+    _say_which(found)
+    grader = _saved_grader(found.file, None)
     try:
-        results, _ = recount(file, grader, grader.spec.get("answer", "number"), None, seed)
+        kind: Any = grader.spec.get("answer", "number")
+        return recount(found.file, grader, kind, None, seed)
     finally:
         grader.close()
+
+
+def _outcomes(name: str, results: Results, measure: str) -> dict[str, float]:
     if measure not in results.per_problem:
-        raise UsageError(f"{run.name} has no {measure}; it has {', '.join(results.per_problem)}")
+        raise UsageError(f"{name} has no {measure}; it has {', '.join(results.per_problem)}")
     return dict(results.per_problem[measure])
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from reftcli.errors import NothingLeftToDo, NothingToStartFrom, UsageError
+from reftcli.evaluation.saved import Needs, SavedEvaluation, base_labels, evaluation_of, newest_evaluation
 from reftcli.models.source import ModelSource, resolve_model
 from reftcli.runs.folder import Run, Stage, all_runs, latest_finished, open_run
 
@@ -103,6 +107,11 @@ def source_of_run(run: Run) -> ModelSource:
     return resolve_model(model["name"], model.get("revision"))
 
 
+def own_weights(run: Run) -> Path:
+    """The folder of the weights that a run stands for."""
+    return run.best if run.record()["stage"] == "rl" else run.final
+
+
 def weights_of(run: Run) -> ModelSource:
     """A warm-up's last weights (its stop is a setting), an RL run's best ones on validation."""
     stage = run.record()["stage"]
@@ -111,7 +120,7 @@ def weights_of(run: Run) -> ModelSource:
             f"{run.folder} holds a reward model, which writes no answers; use it with "
             f"`reft eval --majority-vote K --reward-model {run.name}`"
         )
-    folder = run.best if stage == "rl" else run.final
+    folder = own_weights(run)
     if not (folder / "config.json").is_file():
         raise UsageError(f"{run.folder} has no weights in {folder.name}/ (stage {stage}, {run.record()['status']})")
     return resolve_model(str(folder))
@@ -121,3 +130,56 @@ def is_finished(run: Run, stage: Stage) -> bool:
     """Whether a run of this stage has finished."""
     record = run.record()
     return record.get("stage") == stage and record.get("status") == "finished"
+
+
+_OF_OTHER_WEIGHTS = re.compile(r"(step-\d+|best|final)-")
+"""How the labels of evaluations begin that are not of the weights that their run stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSamples:
+    """A samples file, the run in whose folder it stands, and the evaluation that it is of; None where there is none."""
+
+    file: Path
+    run: Run | None
+    evaluation: SavedEvaluation | None
+    named: bool
+    """Whether a person named the file; else it was chosen among those of the run."""
+
+
+def find_samples(
+    source: str | None, runs_dir: Path, split: str | None = None, preferred: Sequence[Needs] = ()
+) -> FoundSamples:
+    """The samples that a file's or a run's name means.
+
+    Args:
+        split: None takes the test split, or what else the run has if that is one thing only, and of its own weights.
+        preferred: which of several evaluations of a run, see `newest_evaluation`.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if source is not None and Path(source).is_file():
+        file = Path(source)
+        folder = file.parent.parent
+        run = open_run(folder) if (folder / "run.json").is_file() else None
+        return FoundSamples(file, run, evaluation_of(file) if run else None, named=True)
+    if source is not None and not Path(source).exists() and source.endswith((".jsonl", ".json")):
+        raise UsageError(f"no samples file {source!r}")
+    run = named_run(source, runs_dir)
+    labels = base_labels(run)
+    only = labels[0] if len(labels) == 1 and not _OF_OTHER_WEIGHTS.match(labels[0]) else None
+    label = split or only or "test"
+    newest = newest_evaluation(run, label, preferred)
+    if newest is None:
+        raise UsageError(f"{run.folder} has no samples/{label}.jsonl; {_what_to_do(run, labels, split)}")
+    return FoundSamples(newest.samples_file, run, newest, named=False)
+
+
+def _what_to_do(run: Run, labels: Sequence[str], split: str | None) -> str:
+    if labels:
+        return f"name one of what it has: {', '.join(str(run.samples_file(label)) for label in labels)}"
+    if run.record()["stage"] == "eval":
+        return "`reft eval --resume` goes on with what is unfinished"
+    asked = f" --split {split}" if split not in (None, "test") else ""
+    return f"run `reft eval {run.name}{asked} --majority-vote 100` first"

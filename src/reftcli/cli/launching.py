@@ -52,8 +52,8 @@ def profile_of(request: LaunchRequest) -> str:
     return "external" if worker is not None and worker.reporter is None else request.profile or "single"
 
 
-def check_launch(request: LaunchRequest, recipe: Recipe, stage: BatchStage) -> None:
-    """What can be known of a launch without starting it.
+def check_launch(request: LaunchRequest, recipe: Recipe | None = None, stage: BatchStage | None = None) -> None:
+    """What can be known of a launch without starting it. A stage that trains has batches to share.
 
     Raises:
         UsageError: one process is not what was asked for, or batches cannot be shared by so many.
@@ -62,7 +62,7 @@ def check_launch(request: LaunchRequest, recipe: Recipe, stage: BatchStage) -> N
         return
     if not request.starts_workers:
         request.check_alone()
-    elif request.processes is not None:
+    elif request.processes is not None and recipe is not None and stage is not None:
         check_shares(recipe, stage, request.processes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from reftcli.evaluation.fingerprints import question_fingerprint
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.grading.interface import Grade, Grader, Verdict
 from reftcli.problems.prompts import Prompt, PromptBuilder
@@ -106,6 +107,7 @@ class Answerer:
             reward=self.rewards.of(grade),
             why=grade.why if completion.ended else f"{grade.why} (cut off by the length limit)".strip(),
             logprob=completion.logprob,
+            question_sha256=question_fingerprint(completion.prompt.problem.question),
         )
 
     def _unanswered(self, prompt: Prompt, index: int, split: Split, decode: Decode) -> SampleRecord:

@@ -7,16 +7,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reftcli.errors import Interrupted, ReftError, UsageError
 from reftcli.evaluation.chunks import Chunk, Pass, plan_chunks
 from reftcli.evaluation.partial import Partial
+from reftcli.evaluation.samples import SampleRecord, read_samples
 from reftcli.problems.record import Problem, Split
 from reftcli.runs.interrupts import StopRequest, stop_on_signal
 from reftcli.runs.progress import Task
-from reftcli.runs.ranks import Ranks
+from reftcli.runs.ranks import ALONE, Ranks
+from reftcli.sampling.interface import Decode
 
 if TYPE_CHECKING:  # it loads torch, which `vote` does without
     from reftcli.evaluation.answering import Drawn
@@ -91,6 +95,17 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(found)
 
 
+def drawn_differently(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What makes saved rows others than those that would be drawn now, in words; how many each problem has does not.
+
+    Nor do batches, precision and backend: they draw from the same distribution.
+    """
+    if not before:
+        return "what they were drawn from is not recorded"
+    keys = ("weights", "problems", "prompts and golds", "decoding", "context", "grader")
+    return differences({key: before.get(key) for key in keys}, {key: now.get(key) for key in keys})
+
+
 def begin(partial: Partial, identity: Mapping[str, Any], wanted: SamplingPass) -> frozenset[int]:
     """Makes the files ready, and returns the chunks that are done already. Call it in the lock."""
     if not partial.exists:
@@ -157,6 +172,38 @@ def _work(
             graded = grading.submit(grade, chunk, drawn)
         if graded is not None:
             graded.result()
+
+
+def collect(
+    experiment: Experiment,
+    problems: Sequence[Problem],
+    split: Split,
+    n: int,
+    decode: Decode,
+    file: Path,
+    ranks: Ranks = ALONE,
+) -> list[SampleRecord]:
+    """``n`` graded completions of each problem, in a samples file that is complete or absent.
+
+    What an interrupted call left beside the file is gone on with.
+
+    Raises:
+        Interrupted: somebody asked to stop; what was done is kept.
+        UsageError: what is there was begun with other settings.
+    """
+    wanted = SamplingPass(problems, split, [Pass(decode, n)])
+    partial = Partial(file)
+    with ExitStack() as held:
+
+        def begun() -> frozenset[int]:
+            if not held.enter_context(partial.locked()):
+                raise UsageError(f"{file} is being worked on by another process")
+            return begin(partial, identity_of(experiment, wanted), wanted)
+
+        done = on_main(ranks, begun)
+        fill(experiment, wanted, partial, done, ranks)
+        on_main(ranks, partial.clear)
+    return read_samples(file)
 
 
 def on_main(ranks: Ranks, do: Callable[[], T]) -> T:

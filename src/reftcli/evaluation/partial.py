@@ -20,6 +20,7 @@ from typing import Any
 
 from reftcli.errors import RuntimeFailure, UsageError
 from reftcli.runs.files import disk_errors, locked, write_json
+from reftcli.runs.folder import Run
 
 _HEAD = re.compile(rb'\{"chunk": (\d+), "of": (\d+), ')
 
@@ -152,3 +153,14 @@ def _rows(block: Block) -> Iterator[bytes]:
         for _ in range(block.rows):
             line = file.readline()
             yield b"{" + line[_HEAD.match(line).end() :]  # type: ignore[union-attr]
+
+
+def unfinished_labels(run: Run, label: str) -> list[str]:
+    """Labels under which unfinished evaluations stand, newest first: ``test-2``, ``test``."""
+    found = []
+    for file in run.samples.glob("*.partial.json"):
+        name = file.name.removesuffix(".partial.json")
+        number = name.removeprefix(label).removeprefix("-") or "1"
+        if name.startswith(label) and number.isdigit():
+            found.append((int(number), name))
+    return [name for _, name in sorted(found, reverse=True)]

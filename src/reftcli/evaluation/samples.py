@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from reftcli.errors import DataError, UsageError
 from reftcli.grading.interface import Verdict
-from reftcli.runs.folder import Run
+from reftcli.runs.files import disk_errors
 from reftcli.sampling.interface import Decoding
 
 
@@ -36,6 +37,8 @@ class SampleRecord:
     step: int | None = None
     rm_score: float | None = None
     """The reward model's p(correct); left out of the row where there is none."""
+    question_sha256: str = ""
+    """The question's `question_fingerprint`, which no template changes; left out where it is not known."""
 
     @property
     def answered(self) -> bool:
@@ -46,8 +49,9 @@ class SampleRecord:
         """The row as plain data, keys in the contract's order."""
         row: dict[str, Any] = {name: getattr(self, name) for name in _KINDS}
         row["verdict"] = str(self.verdict)
-        if self.rm_score is None:
-            del row["rm_score"]
+        for name, absent in _LEFT_OUT.items():
+            if row[name] == absent:
+                del row[name]
         return row
 
     @classmethod
@@ -63,8 +67,8 @@ class SampleRecord:
 
 
 _KINDS: Mapping[str, str] = {
-    "item_id": "text",
-    "split": "text",
+    "item_id": "text in UTF-8",
+    "split": "text in UTF-8",
     "sample_index": "integer",
     "decoding": "decoding",
     "prompt": "text",
@@ -77,8 +81,11 @@ _KINDS: Mapping[str, str] = {
     "why": "text",
     "logprob": "number or null",
     "step": "integer or null",
-    "rm_score": "number or null",
+    "rm_score": "number from 0 to 1 or null",
+    "question_sha256": "text in UTF-8",
 }
+_LEFT_OUT: Mapping[str, Any] = {"rm_score": None, "question_sha256": ""}
+_LARGEST_INTEGER = 2**63 - 1
 _REQUIRED = ("item_id", "sample_index", "decoding", "predicted_answer", "verdict")
 _CHOICES: Mapping[str, tuple[str, ...]] = {"decoding": get_args(Decoding), "verdict": tuple(Verdict)}
 
@@ -97,12 +104,26 @@ def _is_kind(value: object, kind: str) -> bool:
     if value is None:
         return kind.endswith("or null")
     if kind.startswith("text"):
-        return isinstance(value, str)
+        return isinstance(value, str) and not (kind.startswith("text in UTF-8") and _has_lone_surrogate(value))
     if isinstance(value, bool):
         return False
     if kind.startswith("integer"):
-        return isinstance(value, int)
-    return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int) and abs(value) <= _LARGEST_INTEGER
+    if kind.startswith("number from 0 to 1"):
+        return _is_finite(value) and 0 <= value <= 1  # type: ignore[operator]
+    return _is_finite(value)
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    """JSON can hold one by its escape; UTF-8 has no bytes for it, so such a name could not be printed or hashed."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the floats
+        return False
 
 
 def _short(value: object) -> str:
@@ -136,10 +157,16 @@ def _parsed(line: bytes, where: str) -> object:
         raise DataError(f"{where}: not a line of JSON in UTF-8 ({error})") from error
 
 
-def newest_samples(run: Run, split: str, samples_per_problem: int = 0) -> Path | None:
-    """The samples file of the newest evaluation of a split that has at least so many samples for each problem."""
-    for label in run.labels(split):
-        results = json.loads(run.results_file(label).read_text(encoding="utf-8"))
-        if results.get("samples_per_problem", 0) >= samples_per_problem:
-            return run.samples_file(label)
-    return None
+def write_samples(path: Path, records: Iterable[SampleRecord]) -> None:
+    """All rows, written aside: the file may be the one that the records are being read from."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("w", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records)
+                lines.flush()
+                os.fsync(lines.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)

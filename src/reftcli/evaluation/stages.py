@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reftcli.errors import DataError, NothingToStartFrom, UsageError
 from reftcli.evaluation.chunks import Pass
 from reftcli.evaluation.collecting import SamplingPass, begin, differences, fill, identity_of, on_main
 from reftcli.evaluation.lm_eval import is_gsm8k, lm_eval_measures
-from reftcli.evaluation.partial import Partial
+from reftcli.evaluation.pairing import AskedProblem
+from reftcli.evaluation.partial import Partial, unfinished_labels
 from reftcli.evaluation.results import PLAIN_VOTE, Results, VoteRule, results_of
-from reftcli.evaluation.samples import SampleRecord, iter_samples, read_samples
+from reftcli.evaluation.samples import SampleRecord, iter_samples, write_samples
+from reftcli.evaluation.saved import Origin, saved_evaluations
 from reftcli.evaluation.tally import TallyBook
 from reftcli.grading.interface import Grader
 from reftcli.problems.record import AnswerKind, Problem, Split
-from reftcli.recipe.schema import SamplingSettings
-from reftcli.runs.files import disk_errors, write_json
+from reftcli.recipe.schema import Recipe
+from reftcli.runs.files import write_json
 from reftcli.runs.folder import Run
 from reftcli.runs.ranks import ALONE, Ranks
 from reftcli.sampling.interface import Decode
 
 if TYPE_CHECKING:  # it loads torch, which `vote` does without
     from reftcli.evaluation.experiment import Experiment
+    from reftcli.evaluation.reward_scores import Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,26 @@ class Evaluation:
     grader: Mapping[str, Any]
     lm_eval: Mapping[str, Any]
     """GSM8K by lm-eval's extractions; empty for everything else."""
-    sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """How the completions were drawn."""
+    origin: Origin = dataclasses.field(default_factory=Origin)
+    """What the completions were drawn from, and how."""
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys, and how it was sampled and graded."""
         row = self.results.to_json(self.run, self.dataset, self.split, str(self.samples_file))
         lm_eval = {"lm_eval": dict(self.lm_eval)} if self.lm_eval else {}
-        return {**row, **lm_eval, "sampling": dict(self.sampling), "grader": dict(self.grader)}
+        return {**row, **lm_eval, **self.origin.to_json(), "grader": dict(self.grader)}
+
+
+Score = Callable[[Iterable[SampleRecord]], "Scores"]
+"""p(correct) of rows by a reward model: called on every rank with all rows, and everybody gets the scores of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An evaluation that is being made: where, and the chunks that are drawn; None where all rows stand complete."""
+
+    label: str
+    done: frozenset[int] | None
 
 
 def evaluate(
@@ -62,19 +75,24 @@ def evaluate(
     k: int | None,
     label: str,
     *,
+    limit: int | None = None,
     resume: bool = False,
     request: Mapping[str, Any] | None = None,
+    score: Score | None = None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Greedy answers, and ``k`` sampled ones for voting, to all the problems; written as they come.
 
-    An evaluation of the same that was stopped is gone on with, and gives what it would have given.
+    An evaluation of the same that was stopped is gone on with, and gives what it would have given. It is unfinished
+    until its samples are scored, too; and to one that stands complete without scores only these are added.
 
     Args:
         label: part of the file names: ``samples/LABEL.jsonl`` and ``eval/LABEL.json``; numbered where such results
             stand already, because nothing is overwritten.
+        limit: what the problems were limited to, for the record.
         resume: there must be such an unfinished evaluation.
         request: kept beside the unfinished samples, for who goes on with them.
+        score: a reward model that picks among the samples.
         ranks: chunks are dealt out to all of them; the main one writes, and everybody returns the same.
 
     Raises:
@@ -86,18 +104,34 @@ def evaluate(
         raise DataError(f"the split {split} has no problem")
     again = "; the same command with --resume goes on"
     wanted = SamplingPass(problems, split, _passes(experiment, k), request or {}, again)
+    identity = on_main(ranks, lambda: identity_of(experiment, wanted))
     with ExitStack() as held:
-        label, done = on_main(ranks, lambda: _begun(run, label, experiment, wanted, resume, held))
-        partial = Partial(run.samples_file(label))
-        fill(experiment, wanted, partial, done, ranks)
-        return on_main(ranks, lambda: _finished(run, experiment, problems, label, partial))
+        begun = on_main(ranks, lambda: _begun(run, label, identity, wanted, resume, score is not None, held))
+        partial = Partial(run.samples_file(begun.label))
+        if begun.done is not None:
+            fill(experiment, wanted, partial, begun.done, ranks)
+        scores = score(iter_samples(partial.file)) if score else {}
+        origin = Origin(identity, _stated(experiment.recipe) if k else {}, limit)
+        return on_main(ranks, lambda: _finished(run, experiment, problems, partial, origin, scores))
+
+
+def evaluation_identity(
+    experiment: Experiment, problems: Sequence[Problem], split: Split, k: int | None
+) -> dict[str, Any]:
+    """What an evaluation of these would be of: `identity_of` its sampling pass."""
+    return identity_of(experiment, SamplingPass(problems, split, _passes(experiment, k)))
 
 
 def _begun(
-    run: Run, label: str, experiment: Experiment, wanted: SamplingPass, resume: bool, held: ExitStack
-) -> tuple[str, frozenset[int]]:
-    """The label to write under, locked, and the chunks done so far: of an unfinished evaluation of the same, or new."""
-    identity = identity_of(experiment, wanted)
+    run: Run,
+    label: str,
+    identity: Mapping[str, Any],
+    wanted: SamplingPass,
+    resume: bool,
+    scored: bool,
+    held: ExitStack,
+) -> _Begun:
+    """What is gone on with, locked: an unfinished evaluation of the same, one that only lacks scores, or a new one."""
     reasons = []
     for name in unfinished_labels(run, label):
         partial = Partial(run.samples_file(name))
@@ -106,72 +140,56 @@ def _begun(
         elif not held.enter_context(partial.locked()):
             reasons.append(f"{partial.plan_file} is being worked on by another process")
         else:
-            return name, begin(partial, identity, wanted)
+            return _Begun(name, begin(partial, identity, wanted))
+    for saved in saved_evaluations(run, label) if scored else []:
+        unscored = not saved.has_scores and not differences(saved.origin.identity, identity)
+        partial = Partial(saved.samples_file)
+        if unscored and held.enter_context(partial.locked()):
+            held.callback(partial.clear)  # of the file that the lock is on
+            return _Begun(saved.label, None)
     if resume and reasons:
         raise UsageError(f"{reasons[0]}; ask for the same, or leave out --resume to begin another one")
     if resume:
         raise NothingToStartFrom(f"no unfinished evaluation {label!r} in {run.folder}; leave out --resume")
+    return _new(run, label, identity, wanted, held)
+
+
+def _new(run: Run, label: str, identity: Mapping[str, Any], wanted: SamplingPass, held: ExitStack) -> _Begun:
+    """Under the first number that nobody has taken."""
     for number in itertools.count(1):
         name = label if number == 1 else f"{label}-{number}"
         partial = Partial(run.samples_file(name))
         taken = partial.file.exists() or run.results_file(name).exists() or partial.exists
         if not taken and held.enter_context(partial.locked()):
-            return name, begin(partial, identity, wanted)
+            return _Begun(name, begin(partial, identity, wanted))
     raise AssertionError("there is always another number")
 
 
-def unfinished_labels(run: Run, label: str) -> list[str]:
-    """Labels under which unfinished evaluations stand, newest first: ``test-2``, ``test``."""
-    found = []
-    for file in run.samples.glob("*.partial.json"):
-        name = file.name.removesuffix(".partial.json")
-        number = name.removeprefix(label).removeprefix("-") or "1"
-        if name.startswith(label) and number.isdigit():
-            found.append((int(number), name))
-    return [name for _, name in sorted(found, reverse=True)]
-
-
 def _finished(
-    run: Run, experiment: Experiment, problems: Sequence[Problem], label: str, partial: Partial
+    run: Run,
+    experiment: Experiment,
+    problems: Sequence[Problem],
+    partial: Partial,
+    origin: Origin,
+    scores: Scores,
 ) -> Evaluation:
     """Results of a complete samples file; only when they stand, too, the unfinished form of it goes."""
-    write_json(grader_file(partial.file), experiment.grader.spec)
-    evaluation = _evaluation(run, experiment, problems, iter_samples(partial.file), label)
-    write_json(run.results_file(label), evaluation.to_json())
+    records = iter_samples(partial.file)
+    if scores:
+        evaluation = with_reranking(run, experiment, problems, records, scores, partial.file.stem, origin)
+    else:
+        evaluation = _written(run, experiment, problems, partial.file.stem, origin)
     partial.clear()
     return evaluation
 
 
-def collect(
-    experiment: Experiment,
-    problems: Sequence[Problem],
-    split: Split,
-    n: int,
-    decode: Decode,
-    file: Path,
-    ranks: Ranks = ALONE,
-) -> list[SampleRecord]:
-    """``n`` graded completions of each problem, in a samples file that is complete or absent.
-
-    What an interrupted call left beside the file is gone on with.
-
-    Raises:
-        Interrupted: somebody asked to stop; what was done is kept.
-        UsageError: what is there was begun with other settings.
-    """
-    wanted = SamplingPass(problems, split, [Pass(decode, n)])
-    partial = Partial(file)
-    with ExitStack() as held:
-
-        def begun() -> frozenset[int]:
-            if not held.enter_context(partial.locked()):
-                raise UsageError(f"{file} is being worked on by another process")
-            return begin(partial, identity_of(experiment, wanted), wanted)
-
-        done = on_main(ranks, begun)
-        fill(experiment, wanted, partial, done, ranks)
-        on_main(ranks, partial.clear)
-    return read_samples(file)
+def _written(run: Run, experiment: Experiment, problems: Sequence[Problem], label: str, origin: Origin) -> Evaluation:
+    """Derives the results of a samples file, and writes them and the grader."""
+    file = run.samples_file(label)
+    write_json(grader_file(file), experiment.grader.spec)
+    evaluation = _evaluation(run, experiment, problems, iter_samples(file), label, origin)
+    write_json(run.results_file(label), evaluation.to_json())
+    return evaluation
 
 
 def _passes(experiment: Experiment, k: int | None) -> list[Pass]:
@@ -195,6 +213,15 @@ def grader_file(samples_file: Path) -> Path:
     return samples_file.with_suffix(".grader.json")
 
 
+class Recount(NamedTuple):
+    """What saved samples say when they are counted again."""
+
+    results: Results
+    split: str
+    asked: Mapping[str, AskedProblem]
+    """By item_id."""
+
+
 def recount(
     samples_file: Path,
     grader: Grader,
@@ -202,19 +229,21 @@ def recount(
     ks: Sequence[int] | None,
     seed: int,
     rule: VoteRule = PLAIN_VOTE,
-) -> tuple[Results, str]:
-    """Every number again from saved samples; no model is loaded. Returns the results and the split.
+) -> Recount:
+    """Every number again from saved samples; no model is loaded.
 
     Raises:
         UsageError, DataError: the file cannot be read or has bad rows.
     """
     problems: dict[str, Problem] = {}
+    asked: dict[str, AskedProblem] = {}
     splits: list[str] = []
 
     def rows() -> Iterator[SampleRecord]:
         for record in iter_samples(samples_file):
             if record.item_id not in problems:
                 problems[record.item_id] = Problem(record.item_id, record.prompt, record.gold_answer, answer)
+                asked[record.item_id] = AskedProblem(record.gold_answer, record.question_sha256)
                 splits.append(record.split)
             yield record
 
@@ -227,7 +256,7 @@ def recount(
             raise DataError(f"{samples_file}: no sampled completion to vote with; use eval --majority-vote K")
         if max(ks) > most:
             raise UsageError(f"--k {max(ks)}: {samples_file} has {most} samples per problem")
-    return _derived(book, problems, grader, ks, seed, rule), splits[0]
+    return Recount(_derived(book, problems, grader, ks, seed, rule), splits[0], asked)
 
 
 def _derived(
@@ -246,43 +275,31 @@ def with_reranking(
     experiment: Experiment,
     problems: Sequence[Problem],
     records: Iterable[SampleRecord],
-    scores: Mapping[tuple[str, int], float],
+    scores: Scores,
     label: str,
+    origin: Origin,
 ) -> Evaluation:
-    """Results with rerank@k, from p(correct) by (item_id, sample_index); rows with scores go to the samples file."""
-    file = run.samples_file(label)
-    with _written_aside(file) as lines:
-        for record in records:
-            lines.write(json.dumps(_scored(record, scores).to_json(), ensure_ascii=False) + "\n")
-    write_json(grader_file(file), experiment.grader.spec)
-    evaluation = _evaluation(run, experiment, problems, iter_samples(file), label)
-    write_json(run.results_file(label), evaluation.to_json())
-    return evaluation
+    """Results with rerank@k, from p(correct) of the samples; rows with scores go to the samples file.
+
+    Args:
+        origin: of the rows, which may have been drawn by an earlier evaluation with settings of its own.
+    """
+    write_samples(run.samples_file(label), (_scored(record, scores) for record in records))
+    return _written(run, experiment, problems, label, origin)
 
 
-def _scored(record: SampleRecord, scores: Mapping[tuple[str, int], float]) -> SampleRecord:
+def _scored(record: SampleRecord, scores: Scores) -> SampleRecord:
     score = scores.get((record.item_id, record.sample_index))
     return record if score is None or record.decoding == "greedy" else dataclasses.replace(record, rm_score=score)
 
 
-@contextmanager
-def _written_aside(file: Path) -> Iterator[IO[str]]:
-    """A file that takes its place when the block succeeds."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    with disk_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("w", encoding="utf-8") as lines:
-                yield lines
-                lines.flush()
-                os.fsync(lines.fileno())
-            os.replace(aside, file)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
 def _evaluation(
-    run: Run, experiment: Experiment, problems: Sequence[Problem], records: Iterable[SampleRecord], label: str
+    run: Run,
+    experiment: Experiment,
+    problems: Sequence[Problem],
+    records: Iterable[SampleRecord],
+    label: str,
+    origin: Origin,
 ) -> Evaluation:
     """Derived from rows that are read once, and not kept but for the greedy ones."""
     recipe, grader = experiment.recipe, experiment.grader
@@ -307,11 +324,11 @@ def _evaluation(
         samples_file=run.samples_file(label),
         grader=grader.spec,
         lm_eval=lm_eval_measures(greedy, recipe.data.cot, recipe.seed) if comparable else {},
-        sampling=_stated(recipe.sampling, recipe.seed) if results.samples_per_problem else {},
+        origin=origin,
     )
 
 
-def _stated(settings: SamplingSettings, seed: int) -> dict[str, Any]:
-    """The settings of the sampled completions."""
+def _stated(recipe: Recipe) -> dict[str, Any]:
+    """The settings of sampled completions, for people."""
     names = ("temperature", "top_k", "top_p", "max_new_tokens", "backend")
-    return {**{name: getattr(settings, name) for name in names}, "seed": seed}
+    return {**{name: getattr(recipe.sampling, name) for name in names}, "seed": recipe.seed}

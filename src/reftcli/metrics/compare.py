@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from reftcli.metrics.intervals import Interval, paired_difference
+from reftcli.metrics.intervals import Interval, paired_difference, tango_without_discordance
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Comparison:
     accuracy_b: float
     difference: float
     interval: Interval
-    """95% bootstrap interval of ``difference``, over problems."""
+    """95% interval of ``difference``: bootstrap over problems; Tango's where both agree on all of them."""
     only_a: int
     """Discordant problems that A solves and B does not."""
     only_b: int
@@ -69,6 +69,8 @@ def compare(
     only_a = sum(x > y for x, y in zip(values_a, values_b, strict=True))
     only_b = sum(x < y for x, y in zip(values_a, values_b, strict=True))
     difference, interval = paired_difference(values_a, values_b, seed)
+    if only_a == only_b == 0:
+        interval = tango_without_discordance(len(shared))
     return Comparison(
         name_a=name_a,
         name_b=name_b,

@@ -87,6 +87,21 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int, resampl
     return Difference(float(differences.mean()), bootstrap_mean(differences.tolist(), seed, resamples))
 
 
+def tango_without_discordance(n: int, confidence: float = 0.95) -> Interval:
+    """Score interval of the difference of two paired proportions where all n pairs agree.
+
+    -+ z^2 / (n + z^2),  z = Phi^-1(1 - (1-confidence)/2)
+
+    Source: Tango 1998, Statistics in Medicine 17:891. Its limits solve (b - c - n d)^2 = z^2 n (2 q + d (1 - d)); with
+    b = c = 0 the estimate q of the smaller discordant share is 0 for d > 0, so n d = z^2 (1 - d). A bootstrap of pairs
+    that all agree has no width, as if n were infinite. Raises ValueError unless n >= 1 and 0 < confidence < 1.
+    """
+    if n < 1:
+        raise ValueError(f"needs n >= 1 (got {n})")
+    z = NormalDist().inv_cdf(1 - _tail(confidence))
+    return Interval(-z * z / (n + z * z), z * z / (n + z * z))
+
+
 def _resampled_means(values: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
     distinct, counts = np.unique(values, return_counts=True)
     rng = np.random.default_rng(seed)

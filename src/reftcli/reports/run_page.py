@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reftcli.evaluation.samples import SampleRecord, read_samples
+from reftcli.evaluation.saved import read_results
 from reftcli.grading.interface import Verdict
 from reftcli.reports.page import RunSummary, ShownSample, render_page
 from reftcli.reports.tables import AccuracyRow, accuracy_rows
@@ -43,8 +43,7 @@ def write_run_page(run: Run, results: Sequence[AccuracyRow] | None = None, notes
 def _own_results(run: Run) -> list[AccuracyRow]:
     rows: list[AccuracyRow] = []
     for file in sorted(run.results.glob("*.json")):
-        result = json.loads(file.read_text(encoding="utf-8"))
-        rows += accuracy_rows(result, name=file.stem)
+        rows += accuracy_rows(read_results(file), name=file.stem)
     return rows
 
 

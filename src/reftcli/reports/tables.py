@@ -54,6 +54,12 @@ def accuracy_rows(results: Mapping[str, Any], name: str = "") -> list[AccuracyRo
     return rows
 
 
+def sampling_text(sampling: Mapping[str, Any]) -> str:
+    """``at temperature 1.0, top_k off, top_p 1.0, seed 42`` from the settings that results state."""
+    filters = ", ".join(f"{name} {sampling[name] or 'off'}" for name in ("top_k", "top_p"))
+    return f"at temperature {sampling['temperature']}, {filters}, seed {sampling['seed']}"
+
+
 def _vote_note(voting: Mapping[str, Any]) -> str:
     """How votes were counted, where that is not the plain way."""
     weights = {"logprob": ", weighted by probability", "reward": ", weighted by the reward model"}

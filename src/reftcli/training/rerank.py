@@ -10,11 +10,20 @@ import torch
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from reftcli.errors import DataError
-from reftcli.evaluation.collecting import on_main
+from reftcli.evaluation.collecting import collect, drawn_differently, on_main
 from reftcli.evaluation.experiment import Experiment, chosen, open_experiment
-from reftcli.evaluation.reward_scores import fingerprint, score_completions, score_samples, write_trained_on
-from reftcli.evaluation.samples import SampleRecord, newest_samples, read_samples
-from reftcli.evaluation.stages import Evaluation, collect, evaluate, grader_file, with_reranking
+from reftcli.evaluation.fingerprints import question_fingerprint
+from reftcli.evaluation.reward_scores import Scores, score_completions, score_samples
+from reftcli.evaluation.samples import SampleRecord, iter_samples, read_samples
+from reftcli.evaluation.saved import Origin, SavedEvaluation, saved_evaluations
+from reftcli.evaluation.stages import (
+    Evaluation,
+    evaluate,
+    evaluation_identity,
+    grader_file,
+    with_reranking,
+)
+from reftcli.evaluation.trained_on import write_trained_on
 from reftcli.grading.interface import Verdict
 from reftcli.metrics.calibration import Calibration, calibration
 from reftcli.metrics.ranking import auc
@@ -99,7 +108,7 @@ def rerank_stage(
     Args:
         request: starts from the policy whose candidates are picked from; the reward model is initialised with it.
         warmup_source: the model whose samples are labelled, unless `rerank.samples_from` says otherwise.
-        policy: its run; saved samples on the test split are taken from there if there are enough per problem.
+        policy: its run; saved samples on the test split are taken from there if they are what would be drawn.
 
     Raises:
         DataError: a training problem is also a test problem, or all samples have one label.
@@ -114,9 +123,11 @@ def rerank_stage(
         with open_experiment(recipe, sets, request.source, progress) as experiment:
             classifier = _trained(run, request, experiment, training)
             judged = _judged(experiment, classifier, kept_out, ranks)
-            records = _candidates(run, experiment, policy, ranks)
+            records, origin = _candidates(run, experiment, policy, ranks)
             scores = _scores(experiment, classifier, records, ranks)
-            evaluation = on_main(ranks, lambda: with_reranking(run, experiment, sets.test, records, scores, "test"))
+            evaluation = on_main(
+                ranks, lambda: with_reranking(run, experiment, sets.test, records, scores, "test", origin)
+            )
         outcome = RerankOutcome(
             len(training), share_correct(training), judged, _judged_candidates(records, scores), evaluation
         )
@@ -125,8 +136,8 @@ def rerank_stage(
 
 
 def _refuse_overlap(train: Sequence[Problem], test: Sequence[Problem]) -> None:
-    questions = {fingerprint(problem.question) for problem in train}
-    shared = [problem for problem in test if fingerprint(problem.question) in questions]
+    questions = {question_fingerprint(problem.question) for problem in train}
+    shared = [problem for problem in test if question_fingerprint(problem.question) in questions]
     if shared:
         raise DataError(
             f"{len(shared)} test problems are also training problems (first: {shared[0].item_id}); a reward model must "
@@ -192,7 +203,8 @@ def _trained(run: Run, request: StageRequest, experiment: Experiment, rows: Sequ
     with folder_of_all(run.final, ranks) as aside:
         if ranks.is_main:
             save_classifier(aside, classifier, loaded.tokenizer, weights)
-            write_trained_on(aside, (row.prompt for row in rows))
+            seen = {row.item_id for row in rows}
+            write_trained_on(aside, (problem.question for problem in request.sets.train if problem.item_id in seen))
     if weights is None:
         return classifier
     # DeepSpeed has divided it, and would divide what is loaded now.
@@ -213,33 +225,45 @@ def _judged(experiment: Experiment, classifier: Classifier, rows: Sequence[Label
     )
 
 
-def _scores(
-    experiment: Experiment, classifier: Classifier, records: Sequence[SampleRecord], ranks: Ranks
-) -> dict[tuple[str, int], float]:
-    """p(correct) of all candidates, of which each process has scored its share."""
-    recipe = experiment.recipe
-    ranks.is_at("scoring of candidates")
-    own = records[ranks.rank :: ranks.count]
-    size, tokenizer = recipe.sampling.batch_size, experiment.loaded.tokenizer
-    scores = score_samples(classifier, tokenizer, own, recipe.model, size, experiment.progress)
-    return {key: score for theirs in ranks.gather(scores) for key, score in theirs.items()}
+def _scores(experiment: Experiment, classifier: Classifier, records: Sequence[SampleRecord], ranks: Ranks) -> Scores:
+    """p(correct) of all candidates."""
+    recipe, tokenizer, size = experiment.recipe, experiment.loaded.tokenizer, experiment.recipe.sampling.batch_size
+    return score_samples(classifier, tokenizer, records, recipe.model, size, experiment.progress, ranks)
 
 
-def _judged_candidates(records: Sequence[SampleRecord], scores: dict[tuple[str, int], float]) -> Judged:
+def _judged_candidates(records: Sequence[SampleRecord], scores: Scores) -> Judged:
     graded = [r for r in records if r.decoding == "sampled" and r.verdict is not Verdict.UNGRADABLE]
     return Judged.of(
         [r.verdict is Verdict.CORRECT for r in graded], [scores[r.item_id, r.sample_index] for r in graded]
     )
 
 
-def _candidates(run: Run, experiment: Experiment, policy: Run, ranks: Ranks) -> list[SampleRecord]:
-    """The policy's samples on the test split, K for each problem: the saved ones, or new ones."""
+def _candidates(run: Run, experiment: Experiment, policy: Run, ranks: Ranks) -> tuple[list[SampleRecord], Origin]:
+    """The policy's samples on the test split, K for each problem: saved ones if they are what is wanted, or new."""
     recipe, test = experiment.recipe, experiment.sets.test
     k = recipe.rerank.k or recipe.sampling.k
-    saved = newest_samples(policy, "test", samples_per_problem=k)
-    if saved is not None:
-        records = read_samples(saved)
-        if {record.item_id for record in records} == {problem.item_id for problem in test}:
-            return [record for record in records if record.decoding == "greedy" or record.sample_index < k]
-    fresh = evaluate(run, experiment, test, "test", k, "candidates", ranks=ranks)
-    return read_samples(fresh.samples_file)
+    saved = on_main(ranks, lambda: _saved_candidates(run, experiment, policy, k))
+    if saved is None:
+        drawn = evaluate(run, experiment, test, "test", k, "candidates", ranks=ranks)
+        return read_samples(drawn.samples_file), drawn.origin
+    wanted = (r for r in iter_samples(saved.samples_file) if r.decoding == "greedy" or r.sample_index < k)
+    return list(wanted), saved.origin
+
+
+def _saved_candidates(run: Run, experiment: Experiment, policy: Run, k: int) -> SavedEvaluation | None:
+    """The newest evaluation with K samples of these weights on these problems: of the policy's run, or, where this run
+    is resumed, its own. Says why not where there is none.
+    """
+    identity = evaluation_identity(experiment, experiment.sets.test, "test", k)
+    reasons = []
+    for saved in (*saved_evaluations(run, "candidates"), *saved_evaluations(policy, "test")):
+        why = drawn_differently(saved.origin.identity, identity)
+        if saved.samples_per_problem < k:
+            why = f"{saved.samples_per_problem} a problem, {k} are wanted"
+        if not why:
+            experiment.progress.say(f"candidates: those in {saved.samples_file}")
+            return saved
+        reasons.append(f"candidates are drawn anew: those in {saved.samples_file} are others ({why})")
+    for newest in reasons[:1]:
+        experiment.progress.say(newest)
+    return None
