@@ -127,7 +127,9 @@ def waiting_for_another(folder: Path, *more: object) -> Started:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_waiting_for_another_machine_can_be_stopped(one_process: Path, number: signal.Signals) -> None:
     started = waiting_for_another(one_process)
-    time.sleep(6)  # by then it waits; before, the signal must end it, too
+    assert started.process.stderr is not None
+    assert "waiting for 2 machines at 127.0.0.1:" in started.process.stderr.readline()
+    time.sleep(3)  # by then it waits inside C++; before, the signal must end it, too
     since = time.monotonic()
     send(started.process.pid, number)
     done = started.ended()

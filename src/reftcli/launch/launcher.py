@@ -61,8 +61,9 @@ def start_workers(
     with tempfile.TemporaryDirectory(prefix="reft-launch-") as name:
         folder = Path(name)
         config = _config_file(request, folder, precision, hardware)
-        _check_address(request)
-        failures = _run(config, request, arguments, folder, hardware)
+        with signals_to_workers(folder):
+            _check_address(request)
+            failures = _run(config, request, arguments, folder, hardware)
         reports = read_reports(folder)
     error = why_it_ended(reports, failures)
     if error is not None:
@@ -161,7 +162,7 @@ def _run(
     for logger in _LOUD:
         logging.getLogger(logger).disabled = True  # they print a screenful where one line says it
     parsed.signals_to_handle = "SIGQUIT"  # accelerate hands it on to torchrun; the others are ours
-    with _environment(folder, config, hardware), signals_to_workers(folder):
+    with _environment(folder, config, hardware):
         try:
             launch_command(parsed)
         except ChildFailedError as error:
