@@ -150,6 +150,15 @@ def test_a_stalled_rank_is_named_with_what_it_was_doing() -> None:
     assert "rank 1 (process 101) was at: update 7, grading, for 50 s" in said
 
 
+def test_the_stalled_rank_is_the_one_that_was_missed_though_the_other_reported_earlier() -> None:
+    reports = [
+        replace(ended(0, 1, "rank 2 did not come within 30 s (--rank-timeout): it has stalled", 90.0), since=10.0),
+        replace(RUNNING, rank=1, pid=101, doing="update 7, grading", since=20.0),
+        replace(RUNNING, rank=2, pid=102, doing="update 7, scoring", since=40.0),
+    ]
+    assert "rank 2 (process 102) was at: update 7, scoring, for 50 s" in str(why_it_ended(reports, []))
+
+
 @pytest.mark.parametrize(
     ("batch", "micro", "processes", "expected"),
     [(48, None, 1, (48, 1)), (48, 8, 1, (8, 6)), (48, 8, 4, (6, 2)), (48, 100, 2, (24, 1)), (14, 4, 2, (1, 7))],

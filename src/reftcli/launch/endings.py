@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,10 +56,18 @@ def _said_by(first: WorkerReport, reports: Sequence[WorkerReport]) -> ReftError:
     everybodys = not failed_alone or len(reports) == 1
     said = first.message if everybodys else f"rank {first.rank}: {first.message}"
     if "--rank-timeout" in first.message:
-        behind = min(reports, key=lambda report: report.since)
+        behind = min(_missed(first, reports), key=lambda report: report.since)
         seconds = first.ended - behind.since
         said += f"; rank {behind.rank} (process {behind.pid}) was at: {behind.doing}, for {seconds:.0f} s"
     return WorkerFailed(said, int(first.code or 0))
+
+
+def _missed(first: WorkerReport, reports: Sequence[WorkerReport]) -> Sequence[WorkerReport]:
+    """Those that a worker waited for in vain, as it said; else all others. It may itself be behind in its own report."""
+    named = re.search(r"rank ([\d, ]+) did not come", first.message)
+    numbers = {int(number) for number in re.findall(r"\d+", named[1])} if named else set()
+    others = [report for report in reports if report.rank != first.rank] or list(reports)
+    return [report for report in others if report.rank in numbers] or others
 
 
 def _killed(failure: Failure, reports: Sequence[WorkerReport]) -> str:
