@@ -13,6 +13,10 @@ from reftcli.evaluation.pairing import AskedProblem, refuse_other_problems
         (AskedProblem("5", "aa"), AskedProblem(" 5\n", "aa"), None),
         (AskedProblem("5", "aa"), AskedProblem("5"), None),  # early samples keep no question
         (AskedProblem("5"), AskedProblem("5"), None),
+        (AskedProblem("1,000"), AskedProblem("1000.0"), None),
+        (AskedProblem("B"), AskedProblem("B"), None),
+        (AskedProblem(""), AskedProblem("6"), None),  # a file without golds
+        (AskedProblem("B"), AskedProblem("C"), "gold answers 'B' and 'C'"),
         (AskedProblem("5", "aa"), AskedProblem("5", "bb"), "other questions"),
         (AskedProblem("5", "aa"), AskedProblem("6", "aa"), "gold answers '5' and '6'"),
         (AskedProblem("5"), AskedProblem("6", "bb"), "gold answers '5' and '6'"),

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.launch.launching import Started, send
+from tests.launch.launching import Started, rows, send
 
 from reftcli.errors import RuntimeFailure, UsageError
 from reftcli.launch.launcher import Hardware, start_workers
@@ -107,6 +107,22 @@ def test_a_configuration_of_one_process_starts_one(one_process: Path) -> None:
     done = Started(one_process, "eval", "rl", "--launch", "one.yaml", "--name", "by-one", "--json").ended()
     assert done.code == 0, done.err
     assert done.json["n"] == 11
+
+
+def test_ctrl_c_at_a_terminal_reaches_one_process_once(one_process: Path) -> None:
+    """It goes to the whole group; the worker must not take what the launcher forwards for the second time."""
+    (one_process / "one.yaml").write_text(ONE, encoding="utf-8")
+    program = (
+        "import os, runpy, sys; os.setsid(); sys.argv[0] = 'reft'; runpy.run_module('reftcli', run_name='__main__')"
+    )
+    arguments = ("rl", "warmup", "--launch", "one.yaml", "--name", "group", "--set", "rl.updates=500")
+    started = Started(one_process, *arguments, launcher=("-c", program))
+    started.wait_for_rows("group", 2)
+    os.killpg(started.process.pid, signal.SIGINT)
+    done = started.ended()
+    assert done.code == 130, done.err
+    last = max(row["step"] for row in rows(one_process / "runs" / "group"))
+    assert (one_process / "runs" / "group" / "checkpoints" / f"step-{last}").is_dir()
 
 
 def test_a_configuration_that_comes_to_fewer_processes_than_it_says(one_process: Path) -> None:

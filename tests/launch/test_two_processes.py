@@ -78,6 +78,19 @@ def test_ctrl_c_stops_all_ranks_at_the_same_update(one_process: Path) -> None:
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
 
 
+def test_a_launch_that_is_refused_leaves_the_run_at_work_alone(one_process: Path) -> None:
+    long = Started(one_process, "rl", "warmup", "--name", "busy", "--set", "rl.updates=400")
+    long.wait_for_rows("busy", 1)
+    done = Started(one_process, "rl", "--resume", "--name", "busy", *TWO).ended()
+    assert done.code == 2
+    assert "another process is at work on this run" in done.err
+    assert json.loads((one_process / "runs" / "busy" / "run.json").read_text())["status"] == "running"
+    send(long.process.pid, signal.SIGINT)
+    assert long.ended().code == 130
+    record = json.loads((one_process / "runs" / "busy" / "run.json").read_text())
+    assert (record["status"], record.get("error")) == ("interrupted", None)
+
+
 def test_an_error_of_all_ranks_is_one_line_with_its_exit_code(one_process: Path) -> None:
     done = Started(one_process, "rl", "warmup", "--launch", "multi", "--processes", 3, "--name", "odd").ended()
     assert done.code == 2

@@ -139,6 +139,13 @@ def test_bf16_keeps_fp32_masters_that_move_at_the_papers_rate(folder: Path, prof
     assert moved > 1e-4
 
 
+def test_zero3_scores_in_chunks_though_processes_have_different_numbers_of_them(folder: Path) -> None:
+    settings = ("--set", "rl.logprob_chunk=8", "--set", "rl.rollout_logprobs=recomputed", "--set", "rl.verify_every=1")
+    reft(folder, "rl", "warmup", "--name", "chunks-one", *settings)
+    reft(folder, "rl", "warmup", *two("zero3"), "--name", "chunks", *settings, "--rank-timeout", 60)
+    assert_same_training(folder / "runs", "chunks", "chunks-one", folder / "runs" / "warmup" / "final")
+
+
 def test_lora_in_bf16_saves_the_exact_weights_that_it_does_not_train(folder: Path) -> None:
     """DeepSpeed keeps frozen weights in bf16 only; before the first update nothing has changed."""
     settings = ("--set", "model.precision=bf16", "--set", "rl.lora_rank=4", "--set", "rl.learning_rate=1e-12")

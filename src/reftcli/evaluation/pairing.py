@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from reftcli.errors import UsageError
+from reftcli.grading.build import build_grader
+from reftcli.grading.interface import Grader
+from reftcli.problems.record import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +23,19 @@ class AskedProblem:
         """What differs, in words; None where nothing is known to. Prompts do not count: templates differ."""
         if self.question_sha256 and asked.question_sha256 and self.question_sha256 != asked.question_sha256:
             return "other questions"
-        if self.gold_answer.strip() != asked.gold_answer.strip():
+        if not _same_gold(self.gold_answer.strip(), asked.gold_answer.strip()):
             return f"gold answers {self.gold_answer!r} and {asked.gold_answer!r}"
         return None
+
+
+def _same_gold(a: str, b: str) -> bool:
+    """1, 1.0 and 1,000/1,000 are one number, however a data set writes it. No gold in a file is no other gold."""
+    return not a or not b or _numbers().same_answer(Problem("", "?", a), a, b)
+
+
+@cache
+def _numbers() -> Grader:
+    return build_grader("ncot", "number")
 
 
 def refuse_other_problems(

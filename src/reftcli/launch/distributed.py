@@ -23,12 +23,30 @@ from reftcli.launch.profiles import zero_stage
 from reftcli.launch.request import LaunchRequest
 from reftcli.launch.worker import PROCESSES_VARIABLE, current_worker
 from reftcli.models.precision import under_deepspeed
-from reftcli.runs.ranks import ALONE, Ranks
+from reftcli.runs.ranks import ALONE, Alone, Ranks
 
 T = TypeVar("T")
 
 
-class TorchRanks:
+class _Reported:
+    """What a worker tells the command that started it."""
+
+    def runs_in(self, folder: Path) -> None:
+        worker = current_worker()
+        if worker is not None and worker.reporter is not None:
+            worker.reporter.runs_in(folder)
+
+    def is_at(self, what: str) -> None:
+        worker = current_worker()
+        if worker is not None and worker.reporter is not None:
+            worker.reporter.is_at(what)
+
+
+class OneWorker(_Reported, Alone):
+    """A process that a launcher started, and that has no others."""
+
+
+class TorchRanks(_Reported):
     """`Ranks` over a gloo group: what is told is small, and waiting for it must name who does not come.
 
     Args:
@@ -55,16 +73,6 @@ class TorchRanks:
         values = [value]
         dist.broadcast_object_list(values, src=0, group=self._group)
         return values[0]
-
-    def runs_in(self, folder: Path) -> None:
-        worker = current_worker()
-        if worker is not None and worker.reporter is not None:
-            worker.reporter.runs_in(folder)
-
-    def is_at(self, what: str) -> None:
-        worker = current_worker()
-        if worker is not None and worker.reporter is not None:
-            worker.reporter.is_at(what)
 
     def _meet(self) -> None:
         """Waits for everybody.
@@ -112,7 +120,7 @@ def open_ranks(request: LaunchRequest) -> Ranks:
             f"--launch {request.profile}: the launcher that started these processes did not configure DeepSpeed; leave "
             "out --launch, or let reft start them"
         )
-    return TorchRanks(request.rank_timeout_s) if dist.is_initialized() else ALONE
+    return TorchRanks(request.rank_timeout_s) if dist.is_initialized() else OneWorker()
 
 
 @contextmanager

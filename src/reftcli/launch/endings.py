@@ -63,7 +63,7 @@ def _said_by(first: WorkerReport, reports: Sequence[WorkerReport]) -> ReftError:
 
 
 def _missed(first: WorkerReport, reports: Sequence[WorkerReport]) -> Sequence[WorkerReport]:
-    """Those that a worker waited for in vain, as it said; else all others. It may itself be behind in its own report."""
+    """Those that a worker waited for in vain, as it said; else all others. Its own report may be the oldest of all."""
     named = re.search(r"rank ([\d, ]+) did not come", first.message)
     numbers = {int(number) for number in re.findall(r"\d+", named[1])} if named else set()
     others = [report for report in reports if report.rank != first.rank] or list(reports)

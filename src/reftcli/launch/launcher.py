@@ -24,6 +24,7 @@ from reftcli.launch.reports import WorkerReport, read_reports
 from reftcli.launch.request import LaunchRequest
 from reftcli.launch.signals import signals_to_workers
 from reftcli.launch.worker import FOLDER_VARIABLE, PROCESSES_VARIABLE
+from reftcli.runs.files import locked
 from reftcli.runs.folder import Run
 
 _LOUD = ("torch.distributed.elastic.multiprocessing.api", "torch.distributed.run")
@@ -243,8 +244,15 @@ def _mark_as_failed(reports: Sequence[WorkerReport], error: ReftError) -> None:
         return
     run = Run(Path(folder))
     try:
-        status = run.record().get("status")
-        if status == "running" or (status == "failed" and error.exit_code == ExitCode.RUNTIME):
-            run.update_record(status="failed", error=str(error))
+        with locked(run.folder) as alone:
+            if not alone:  # another command is at work on it, and was why this one ended
+                return
+            _mark(run, error)
     except ReftError as problem:
         print(f"reft: {problem}", file=sys.stderr)
+
+
+def _mark(run: Run, error: ReftError) -> None:
+    status = run.record().get("status")
+    if status == "running" or (status == "failed" and error.exit_code == ExitCode.RUNTIME):
+        run.update_record(status="failed", error=str(error))

@@ -50,6 +50,8 @@ def become_worker() -> None:
     _worker = Worker(rank, count, reporter)
     if reporter is not None:
         _end_with_parent()
+        if os.getsid(0) != os.getpid():  # where accelerate starts one process: a terminal's Ctrl-C would come twice
+            os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _keep_standard_output(speaks=rank == 0)
     if rank:

@@ -198,6 +198,24 @@ def uses_deepspeed(accelerator: Accelerator) -> bool:
     return bool(accelerator.distributed_type == DistributedType.DEEPSPEED)
 
 
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Within the block this process holds the module's own weights whole, also under ZeRO-3. All processes enter it.
+
+    For what uses weights several times: each call of a module would gather them anew, and processes whose data differ
+    do not make the same number of calls.
+    """
+    # What DeepSpeed holds for the module around this one is whole already, and not ours to give back.
+    divided = [p for p in module.parameters() if hasattr(p, "ds_id") and p.ds_status.name != "AVAILABLE"]
+    if not divided:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(divided):
+        yield
+
+
 @torch.no_grad()
 def beyond_bf16(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the weights that bf16 rounds. DeepSpeed makes its fp32 master weights from the rounded ones."""

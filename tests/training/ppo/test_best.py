@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from reftcli.recipe.schema import RlSettings
@@ -116,6 +118,17 @@ def test_patience_waits_on_gains_that_are_not_yet_significant() -> None:
     assert not patience_spent(state, settings)
     state.update = 40
     assert patience_spent(state, settings)
+
+
+def test_a_state_that_was_saved_is_the_state_that_comes_back() -> None:
+    """Update 20 is lower than update 10, and significant all the same: fewer problems changed their outcome."""
+    start = first(30, 100)
+    settings, state = RlSettings(validate_every=10, best="significant"), RlState()
+    noisy = [place >= 67 or place < 12 for place in range(100)]  # 33 gained, 18 lost
+    for state.update, right in zip((0, 10, 20), (start, noisy, first(40, 100)), strict=True):
+        take_if_best(state, right, settings, updates=20)
+    assert (state.best_update, state.highest_update) == (20, 10)
+    assert RlState(**asdict(state)) == state
 
 
 def test_an_earlier_versions_checkpoint_knows_its_highest_validation() -> None:

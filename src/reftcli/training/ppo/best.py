@@ -52,8 +52,8 @@ def p_of_gain(start: Sequence[bool], now: Sequence[bool], looks: int) -> float:
 def take_if_best(state: RlState, right: list[bool], settings: RlSettings, updates: int) -> bool:
     """Enters the validation of ``state.update`` into the state; returns whether its weights are the best so far.
 
-    The start is the first best. A later update must be higher than all before it and, with `rl.best: significant`, beat
-    the start beyond chance.
+    The start is the first best. A later update must be higher than the best before it and, with `rl.best: significant`,
+    beat the start beyond chance.
     """
     accuracy = share_right(right)
     if state.update == 0:

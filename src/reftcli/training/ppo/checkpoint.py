@@ -43,7 +43,7 @@ class RlState:
     """Tokens of prompts and completions in all rollouts so far."""
 
     def __post_init__(self) -> None:
-        if self.highest_update < self.best_update:  # a checkpoint from before the two were told apart
+        if self.highest_update < 0 <= self.best_update:  # a checkpoint from before the two were told apart
             self.highest_accuracy, self.highest_update = self.best_accuracy, self.best_update
 
 

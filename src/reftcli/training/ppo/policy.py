@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from reftcli.errors import UsageError
 from reftcli.models.attention import NAME, in_multiples, own_attention, packed, takes_own_attention
+from reftcli.models.onednn import products_of
 from reftcli.models.precision import Autocast
+from reftcli.training.engines import gathered
 from reftcli.training.ppo.logprobs import at_least_fp32, chunked_logprobs, entropies_of, logprobs_of
 
 
@@ -83,19 +86,28 @@ class PolicyWithValueHead(nn.Module):
                 logprobs = chunked_logprobs(hidden, head, targets, temperature, self.logprob_chunk)
                 return logprobs[:n], at_least_fp32(values), None
             # With entropies there is no gradient that could need all logits at once.
-            chunk = self.logprob_chunk or len(hidden)
-            parts = [
-                _logprobs_and_entropies(head(states), y, temperature, with_entropy)
-                for states, y in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
-            ]
-        logprobs, entropy = (torch.cat(column)[:n] for column in zip(*parts, strict=True))
-        return logprobs, at_least_fp32(values), entropy if with_entropy else None
+            logprobs, entropy = _read_off(head, hidden, targets, temperature, self.logprob_chunk, with_entropy)
+        return logprobs[:n], at_least_fp32(values), entropy[:n] if with_entropy else None
+
+
+def _read_off(
+    head: Any, hidden: Tensor, targets: Tensor, temperature: float, chunk: int | None, with_entropy: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies [_N] (those empty unless wanted), with at most [chunk, V] logits at a time."""
+    if chunk is None:
+        return _logprobs_and_entropies(head(hidden), targets, temperature, with_entropy)
+    with gathered(head), products_of(head):
+        pieces = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+        parts = [
+            _logprobs_and_entropies(functional.linear(h, head.weight, head.bias), y, temperature, with_entropy)
+            for h, y in pieces
+        ]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
 def _logprobs_and_entropies(
     logits: Tensor, targets: Tensor, temperature: float, with_entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    """[_N] each; no entropies, unless they are wanted."""
     # The entropy first: the gradient of the log-probabilities overwrites the logits.
     entropy = entropies_of(logits, temperature) if with_entropy else logits.new_empty(0)
     return logprobs_of(logits, targets, temperature), entropy
@@ -110,12 +122,10 @@ def reference_logprobs(
     chunk: int | None = None,
 ) -> Tensor:
     """log ref(a|s) of the completion tokens, [_N]; with a chunk at most [chunk, V] logits exist."""
-    head, n = model.get_output_embeddings(), len(batch.targets)
     with torch.no_grad(), autocast():
         states, targets = in_multiples(predicting_states(model, batch, packs)), in_multiples(batch.targets)
-        size = chunk or len(states)
-        parts = zip(torch.split(states, size), torch.split(targets, size), strict=True)
-        return torch.cat([logprobs_of(head(h), y, temperature) for h, y in parts])[:n]
+        logprobs, _ = _read_off(model.get_output_embeddings(), states, targets, temperature, chunk)
+    return logprobs[: len(batch.targets)]
 
 
 class ReferenceModel(nn.Module):
