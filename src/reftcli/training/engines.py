@@ -206,7 +206,9 @@ def gathered(module: nn.Module) -> Iterator[None]:
     do not make the same number of calls.
     """
     # What DeepSpeed holds for the module around this one is whole already, and not ours to give back.
-    divided = [p for p in module.parameters() if hasattr(p, "ds_id") and p.ds_status.name != "AVAILABLE"]
+    divided = [
+        p for p in module.parameters() if (status := getattr(p, "ds_status", None)) and status.name != "AVAILABLE"
+    ]
     if not divided:
         yield
         return
