@@ -22,7 +22,8 @@ def reft_json() -> Callable[..., dict[str, Any]]:
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
-        (cwd / f"{'_'.join(arguments).replace('/', '.')}.json").write_text(done.stdout, encoding="utf-8")  # to look at
+        named = "_".join(arguments).replace("/", ".")[:120]
+        (cwd / f"{named}.json").write_text(done.stdout, encoding="utf-8")  # to look at
         return json.loads(done.stdout)
 
     return run
