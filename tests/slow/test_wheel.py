@@ -35,7 +35,9 @@ def call(reft: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 def test_the_demo_runs_from_the_wheel(reft: Path, tmp_path: Path) -> None:
     done = call(reft, "demo", "--quick", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(json.loads(done.stdout)["rows"]) == 5
+    names = [row["name"] for row in json.loads(done.stdout)["rows"]]
+    assert names[:3] == ["warm-up, greedy", "SFT continued, greedy", "ReFT, greedy"]
+    assert len(names) == 7  # and four ways to squeeze out more
 
 
 def test_the_recipes_travel_inside(reft: Path, tmp_path: Path) -> None:
