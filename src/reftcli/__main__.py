@@ -8,7 +8,7 @@ import sys
 
 def main() -> None:
     """Runs the command line; turns errors into one line and an exit code."""
-    # Both must be set before torch is imported. Threads that wait spin, which is 1.7 times as fast for a small model on
+    # Both must be set before torch is imported. Threads that wait spin, which is 1.5 times as fast for a small model on
     # idle cores; where processes share cores they must sleep instead.
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -70,7 +70,7 @@ def test_every_option_and_command_has_help(name: str) -> None:
 
 @pytest.mark.parametrize(("world", "policy"), [(None, "None"), ("1", "None"), ("2", "PASSIVE")])
 def test_threads_that_wait_sleep_where_processes_share_cores_only(world: str | None, policy: str) -> None:
-    """Alone on idle cores, spinning makes the demo's updates 1.7 times as fast."""
+    """Alone on idle cores, spinning makes the demo's updates 1.5 times as fast."""
     script = (
         "import os, sys; sys.argv = ['reft', '--help']\nfrom reftcli.__main__ import main\n"
         "try: main()\nexcept SystemExit: print(os.environ.get('OMP_WAIT_POLICY'))"
