@@ -20,7 +20,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from reftcli.models.attention import NAME, attention, in_multiples, own_attention, packed, takes_own_attention
+from reftcli.models.attention import NAME, attention, own_attention, takes_own_attention
+from reftcli.models.packing import packed
 
 GQA = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
 FAMILIES: dict[str, tuple[Any, Any, bool]] = {
@@ -73,21 +74,6 @@ def test_packed_sequences_do_not_see_each_other(family: str) -> None:
         alone = [found.base_model(input_ids=ids[None]).last_hidden_state[0] for ids in (first, second)]
     torch.testing.assert_close(together[0, :10], torch.cat(alone), rtol=1e-4, atol=1e-5)
     assert found.config._attn_implementation != NAME
-
-
-def test_packed_rows_come_in_few_lengths() -> None:
-    rows = [packed(torch.arange(n), [2, n - 2]) for n in range(1000, 1025)]
-    assert {row["input_ids"].shape[1] for row in rows} == {1008, 1024}
-    assert all(sum(row["packed_lengths"]) == row["input_ids"].shape[1] for row in rows)
-    assert rows[0]["position_ids"][0, 998:].tolist() == [996, 997, *range(8)]
-    assert rows[8]["packed_lengths"] == (2, 1006)
-
-
-def test_filled_up_rows_are_zeros_and_few() -> None:
-    for n in (1, 13, 63, 64, 65, 500, 5000):
-        rows = in_multiples(torch.ones(n, 2))
-        assert n <= len(rows) <= n * 33 / 32
-        assert rows.sum() == 2 * n
 
 
 def test_one_query_over_grouped_keys_equals_plain_attention() -> None:

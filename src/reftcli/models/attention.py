@@ -6,7 +6,7 @@ ignores two-dimensional attention masks: outside our own code a model keeps the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
+
+from reftcli.models.packing import Packing, packed
+from reftcli.models.read_rows import reading_only
+from reftcli.models.short_sequences import attend_short_sequences, takes_short_sequences
 
 NAME = "reft"
 
@@ -50,7 +54,7 @@ def attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    packed_lengths: Sequence[int] | None = None,
+    packing: Packing | None = None,
     prefixes: Prefixes | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -59,13 +63,15 @@ def attention(
     Args:
         query: [R, H, Q, D]; key, value: [R, G, N, D] with H a multiple of G.
         attention_mask: [R, 1, Q, N], True where a query may look; None: everything up to itself.
-        packed_lengths: the sequences that lie end to end in one row (R = 1); each looks only at itself.
+        packing: the sequences that lie end to end in one row (R = 1); each looks only at itself.
         prefixes: what every row sees before its own keys (Q = 1).
     """
     if prefixes is not None:
         output = _behind_prefixes(query, key, value, attention_mask, scaling, prefixes, cast(int, module.layer_idx))
-    elif packed_lengths is not None:
-        parts = [torch.split(tensor, list(packed_lengths), dim=2) for tensor in (query, key, value)]
+    elif packing is not None and takes_short_sequences(query, key, value, packing, dropout):
+        return attend_short_sequences(query, key, value, packing, scaling), None
+    elif packing is not None:
+        parts = [torch.split(tensor, list(packing.lengths), dim=2) for tensor in (query, key, value)]
         outputs = [_grouped(q, k, v, None, scaling, dropout) for q, k, v in zip(*parts, strict=True)]
         output = torch.cat(outputs, dim=2)
     else:
@@ -157,7 +163,7 @@ def own_attention(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.no_grad()
 def takes_own_attention(model: PreTrainedModel) -> bool:
-    """Whether the model computes the same with `attention` as with its own: tried, on three sequences packed in a row.
+    """Whether the model computes the same with `attention` and `reading_only` as by itself: tried, on three sequences.
 
     No for families that do not use the attention interface, or whose attention has more to it (windows, caps, sinks).
     """
@@ -167,16 +173,16 @@ def takes_own_attention(model: PreTrainedModel) -> bool:
         return False
     lengths = [5, 1, 7]
     ids = (torch.arange(sum(lengths), device=model.device) * 7 + 3) % config.vocab_size
-    rows = ids.split(lengths)
-    was_training = model.training
+    rows, read = ids.split(lengths), torch.tensor([1, 4, 5, 11], device=model.device)
+    was_training, before = model.training, config._attn_implementation
     model.eval()
     try:
-        expected = torch.cat([model.base_model(input_ids=row[None]).last_hidden_state[0] for row in rows])
-        before = config._attn_implementation
+        expected = torch.cat([model.base_model(input_ids=row[None]).last_hidden_state[0] for row in rows])[read]
         with own_attention(model):
             if config._attn_implementation != NAME:
                 return False
-            found = model.base_model(**packed(ids, lengths), use_cache=False).last_hidden_state[0, : len(ids)]
+            with reading_only(model, read):
+                found = model.base_model(**packed(ids, lengths), use_cache=False).last_hidden_state[0, read]
     except (TypeError, ValueError, RuntimeError, AttributeError):
         model.set_attn_implementation(before)
         return False
@@ -185,25 +191,3 @@ def takes_own_attention(model: PreTrainedModel) -> bool:
     scale = float(expected.float().abs().max())
     tolerance = 5e-2 if expected.dtype in (torch.bfloat16, torch.float16) else 1e-4
     return float((expected - found).float().abs().max()) <= tolerance * max(scale, 1.0)
-
-
-def packed(ids: Tensor, lengths: Sequence[int]) -> dict[str, Any]:
-    """The arguments of a forward pass over sequences that lie end to end: ids [N] with N the sum of ``lengths``.
-
-    A sequence of token 0 may follow, so that shapes come again: see `in_multiples`. Its outputs mean nothing.
-    """
-    input_ids = in_multiples(ids)
-    filling = len(input_ids) - len(ids)
-    lengths = [*lengths, filling] if filling else list(lengths)
-    positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
-    return {"input_ids": input_ids[None], "position_ids": positions[None], "packed_lengths": tuple(lengths)}
-
-
-def in_multiples(rows: Tensor) -> Tensor:
-    """The rows of a tensor and up to 3% more of zeros, so that there are few different numbers of rows.
-
-    oneDNN makes a program for each shape of a product when it first meets it, and keeps it: that takes a millisecond
-    and a few hundred kilobytes, so shapes must come again.
-    """
-    step = 1 << max(0, (len(rows) // 32).bit_length() - 1)
-    return functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % step))

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reftcli.models.attention import own_attention, packed, takes_own_attention
+from reftcli.models.attention import own_attention, takes_own_attention
 from reftcli.models.onednn import prepacked
+from reftcli.models.packing import packed
+from reftcli.models.read_rows import reading_only
 from reftcli.problems.prompts import Prompt
 from reftcli.sampling.choosing import choose, uniforms
 from reftcli.sampling.interface import Completion, Decode
@@ -249,7 +251,8 @@ class _Decoder:
         lengths = [len(ids) for ids in prompts]
         ids = torch.tensor([token for ids in prompts for token in ids], device=self._model.device)
         last = torch.tensor(lengths, device=self._model.device).cumsum(0) - 1
-        return self._forward({**packed(ids, lengths), "past_key_values": cache}, last)
+        with reading_only(self._model, last):
+            return self._forward({**packed(ids, lengths), "past_key_values": cache}, last)
 
     def _prefill_padded(self, prompts: Sequence[Sequence[int]], cache: SlotCache) -> tuple[Tensor | None, Tensor]:
         longest = max(map(len, prompts))

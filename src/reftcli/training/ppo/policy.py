@@ -14,9 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from reftcli.errors import UsageError
-from reftcli.models.attention import NAME, in_multiples, own_attention, packed, takes_own_attention
+from reftcli.models.attention import NAME, own_attention, takes_own_attention
 from reftcli.models.onednn import products_of
+from reftcli.models.packing import in_multiples, packed
 from reftcli.models.precision import Autocast
+from reftcli.models.read_rows import reading_only, taken
 from reftcli.training.engines import gathered
 from reftcli.training.ppo.logprobs import at_least_fp32, chunked_logprobs, entropies_of, logprobs_of
 
@@ -155,10 +157,9 @@ def predicting_states(model: PreTrainedModel, batch: ScoringInput, packs: bool) 
         return selected
     if model.is_gradient_checkpointing and model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)  # for good: the backward pass runs the layers again
-    with own_attention(model):
+    with own_attention(model), reading_only(model, batch.predicts):
         states = model.base_model(**packed(batch.input_ids, batch.lengths), use_cache=False).last_hidden_state[0]
-    selected = states[batch.predicts]
-    return selected
+    return taken(states, batch.predicts)
 
 
 def new_value_head(policy: PreTrainedModel) -> nn.Linear:
