@@ -79,6 +79,25 @@ def test_the_head_is_fitted_like_a_logistic_regression(classifier: LikelihoodCla
     assert all(0 <= weight < 100 for weight in fitted.head.weight[0].tolist())
 
 
+def test_what_is_likelier_never_looks_worse(classifier: LikelihoodClassifier) -> None:
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal((-20, -4), (8, 2), (5_000, 2)), dtype=torch.float32)
+    fitted, alone = LikelihoodClassifier(classifier.model), LikelihoodClassifier(classifier.model)
+    for signs, used in (((1.0, -1.0), [True, False]), ((-1.0, 1.0), [False, True])):
+        odds = signs[0] * 0.3 * x[:, 0] + signs[1] * 0.5 * x[:, 1] + 3 * signs[0]
+        correct = torch.tensor(rng.random(5_000)) < torch.sigmoid(odds)
+        fitted.fit(x, correct)
+        # What is left is what one finds who knows nothing of the other.
+        alone.fit(x * torch.tensor(used), correct)
+        assert [weight > 0 for weight in fitted.head.weight[0].tolist()] == used
+        assert torch.allclose(fitted.head.weight, alone.head.weight, atol=1e-4)
+        assert torch.allclose(fitted.head.bias, alone.head.bias, atol=1e-3)
+    correct = torch.tensor(rng.random(5_000)) < torch.sigmoid(-0.3 * x[:, 0] - 0.5 * x[:, 1] - 7)
+    fitted.fit(x, correct)
+    assert fitted.head.weight[0].tolist() == [0, 0]
+    assert fitted.head.bias.item() == pytest.approx(float(torch.logit(correct.double().mean())), abs=1e-4)
+
+
 @torch.no_grad()
 def test_a_saved_likelihood_is_a_causal_model_and_loads_as_it_was(
     classifier: LikelihoodClassifier, tmp_path: Path

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reftcli.planning.activations import Arithmetic, kept_per_layer
+from reftcli.planning.activations import SHORT, Arithmetic, kept_of_layer, kept_per_layer
 from reftcli.planning.memory import memory_of
 from reftcli.planning.shapes import shape_from_config
 
@@ -54,11 +54,26 @@ def test_a_layer_keeps_what_the_table_says(config: dict[str, Any], arithmetic: A
     key = LAYERS[config["model_type"]]
 
     def per_token(layers: int) -> float:
-        longer, shorter = (kept_bytes(live, {**config, key: layers}, arithmetic, tokens) for tokens in (96, 64))
+        longer, shorter = (kept_bytes(live, {**config, key: layers}, arithmetic, tokens) for tokens in (256, 224))
         return (longer - shorter) / (2 * 32)
 
     measured = (per_token(3) - per_token(1)) / 2
     assert kept_per_layer(shape_from_config(config, "it"), arithmetic) == pytest.approx(measured, abs=8)
+
+
+@pytest.mark.parametrize("config", [LLAMA, OPT, GPT2], ids=lambda c: c["model_type"])
+def test_short_sequences_keep_their_scores(config: dict[str, Any], live: ModuleType) -> None:
+    key = LAYERS[config["model_type"]]
+    for tokens in (64, SHORT, SHORT + 8):
+        three, one = (kept_bytes(live, {**config, key: layers}, "fp32", tokens) for layers in (3, 1))
+        planned = kept_of_layer(shape_from_config(config, "it"), 2, tokens, "fp32")
+        assert planned == pytest.approx((three - one) / 2, rel=0.01)
+
+
+def test_short_is_what_attention_takes_for_short() -> None:
+    from reftcli.models.short_sequences import LONGEST
+
+    assert SHORT == LONGEST
 
 
 @dataclass(frozen=True)

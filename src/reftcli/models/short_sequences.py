@@ -15,15 +15,15 @@ from torch import Tensor
 from reftcli.models.blocks import Layout
 from reftcli.models.packing import Packing
 
-_LONGEST = 192
-"""Tokens. At 250 the library is as fast, and the weights that are kept outgrow a layer's other activations."""
+LONGEST = 192
+"""Tokens. At 250 the library is as fast, and the weights kept come near a layer's other activations."""
 
 
 def takes_short_sequences(query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float) -> bool:
     """Whether `attend_short_sequences` serves: exact numbers on a CPU, short sequences, no dropout."""
     exact = query.dtype in (torch.float32, torch.float64) and query.dtype == key.dtype == value.dtype
     on_cpu = query.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return exact and on_cpu and not dropout and max(packing.lengths) <= _LONGEST
+    return exact and on_cpu and not dropout and max(packing.lengths) <= LONGEST
 
 
 def attend_short_sequences(

@@ -23,7 +23,7 @@ _RIDGE = 1e-4
 class LikelihoodClassifier(nn.Module):
     """p(correct) of a completion from a causal model's own predictions of its tokens.
 
-    logit p(correct | x, e) = w_1 sum_t l_t + w_2 min_t l_t + b,   l_t = log pi(e_t | x, e_<t)
+    logit p(correct | x, e) = w_1 sum_t l_t + w_2 min_t l_t + b,   l_t = log pi(e_t | x, e_<t),   w_1, w_2 >= 0
 
     The model compares what it would have written with what is written, which a new linear layer has to learn from
     nothing. Best-of-k by likelihood: Chen et al. 2021 (arXiv 2107.03374); a likelihood trained on right and wrong
@@ -74,26 +74,38 @@ class LikelihoodClassifier(nn.Module):
         return torch.stack([logprobs.sum(dim=1), logprobs.amin(dim=1)], dim=-1)
 
     def fit(self, evidence: Tensor, correct: Tensor, class_weights: Tensor | None = None) -> None:
-        """The weights and bias that explain the labels best: logistic regression (Platt 1999).
+        """The weights >= 0 and the bias that explain the labels best: logistic regression (Platt 1999).
+
+        No weight is negative: a completion must not look worse for being likelier. Samples of two kinds (one-step and
+        step by step) can make it seem so, and a pick among samples of one kind then goes wrong.
 
         ``evidence``: [m, 2]; ``correct``: [m]; ``class_weights``: [2], of not correct and correct samples.
         """
         mean, spread = evidence.mean(dim=0), evidence.std(dim=0, correction=0).clamp(min=1e-6)
         x, y = ((evidence - mean) / spread).double(), correct.double()
         each = (torch.ones(2) if class_weights is None else class_weights).to(y)[correct.long()]
-        w = torch.zeros(3, dtype=torch.float64, device=x.device, requires_grad=True)
-        optimizer = torch.optim.LBFGS([w], max_iter=100, line_search_fn="strong_wolfe")
+        # The loss is convex: if the best weights of all are negative somewhere, the best allowed ones have zeros.
+        fits = [_logistic_regression(x, y, each, used) for used in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))]
+        weights, bias, _ = min((fit for fit in fits if bool((fit[0] >= 0).all())), key=lambda fit: fit[2])
+        self._set(weights / spread, bias - (weights / spread * mean).sum())
 
-        def step() -> Tensor:
-            optimizer.zero_grad()
-            loss = binary_cross_entropy_with_logits(x @ w[:2] + w[2], y, each)
-            value: Tensor = loss + _RIDGE * w[:2].square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
 
-        optimizer.step(step)  # type: ignore[no-untyped-call]
-        found = w.detach()
-        self._set(found[:2] / spread, found[2] - (found[:2] / spread * mean).sum())
+def _logistic_regression(x: Tensor, y: Tensor, each: Tensor, used: Sequence[float]) -> tuple[Tensor, Tensor, float]:
+    """Weights [2], bias and loss; evidence that is not ``used`` (0) weighs nothing."""
+    evidence = x * torch.tensor(used).to(x)
+    w = torch.zeros(3, dtype=torch.float64, device=x.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([w], max_iter=100, line_search_fn="strong_wolfe")
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(evidence @ w[:2] + w[2], y, each)
+        value: Tensor = loss + _RIDGE * w[:2].square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(step)  # type: ignore[no-untyped-call]
+    loss = float(step().detach())
+    return w.detach()[:2], w.detach()[2], loss
 
 
 Classifier: TypeAlias = PreTrainedModel | LikelihoodClassifier

@@ -49,6 +49,8 @@ _KEPT: Mapping[tuple[Family, Arithmetic], _Kept] = {
     ("codegen", "autocast"): _Kept(8, 6, 4, 10, scores=6),
     ("codegen", "bf16"): _Kept(8, 6, 4, 10, scores=6),
 }
+SHORT = 192
+"""Tokens up to which fp32 sequences attend by batched products, which keep every score; on CPUs (`reftcli.models`)."""
 _LAYER_STATISTICS = 24
 """Bytes per token and layer for norms and the softmax's normaliser: too few to tell families apart."""
 _LOGPROB_ROWS = 128
@@ -77,21 +79,30 @@ def kept_per_layer(shape: ModelShape, arithmetic: Arithmetic) -> int:
     )
 
 
-def kept(shape: ModelShape, rows: int, tokens: int, arithmetic: Arithmetic, checkpointing: bool) -> int:
+def kept(
+    shape: ModelShape, rows: int, tokens: int, completion: int, arithmetic: Arithmetic, checkpointing: bool
+) -> int:
     """Bytes that a forward pass over ``rows`` sequences of ``tokens`` keeps for its backward pass, logits apart.
 
-    With checkpointing: only the input of every layer.
+    With checkpointing: only the input of every layer. Without, the last layer's MLP runs only where the ``completion``
+    tokens of each sequence are predicted (`reftcli.models.read_rows`).
     """
     ends = rows * tokens * 2 * shape.hidden * stream(arithmetic)  # the last norm
     if checkpointing:
         return shape.layers * rows * tokens * shape.hidden * stream(arithmetic) + ends
-    return shape.layers * kept_of_layer(shape, rows, tokens, arithmetic) + ends
+    spared = rows * (tokens - completion) * _mlp_kept(shape, arithmetic) if shape.family in ("llama", "gpt2") else 0
+    return shape.layers * kept_of_layer(shape, rows, tokens, arithmetic) + ends - spared
+
+
+def _mlp_kept(shape: ModelShape, arithmetic: Arithmetic) -> int:
+    """Bytes that a layer's MLP keeps per token: its input and its middle."""
+    return arithmetic_bytes(arithmetic) * shape.hidden + _KEPT[shape.family, arithmetic].middle * shape.intermediate
 
 
 def kept_of_layer(shape: ModelShape, rows: int, tokens: int, arithmetic: Arithmetic) -> int:
     """Bytes that one layer keeps: what a checkpointed layer makes once more in the backward pass."""
-    scores = _KEPT[shape.family, arithmetic].scores * rows * shape.heads * tokens**2
-    return rows * tokens * kept_per_layer(shape, arithmetic) + scores
+    of_a_pair = _KEPT[shape.family, arithmetic].scores or (4 if arithmetic == "fp32" and tokens <= SHORT else 0)
+    return rows * tokens * kept_per_layer(shape, arithmetic) + of_a_pair * rows * shape.heads * tokens**2
 
 
 def passing(shape: ModelShape, rows: int, tokens: int, arithmetic: Arithmetic) -> int:

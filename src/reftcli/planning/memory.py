@@ -233,7 +233,14 @@ class _Count:
 
     def _kept(self) -> int:
         tokens = self.micro_batch * self.work.max_tokens
-        size = kept(self.shape, self.micro_batch, self.work.max_tokens, self.arithmetic, self.work.checkpointing)
+        size = kept(
+            self.shape,
+            self.micro_batch,
+            self.work.max_tokens,
+            self.work.max_completion,
+            self.arithmetic,
+            self.work.checkpointing,
+        )
         if self.work.lora_rank and self.shape.family == "llama" and not self.work.checkpointing:
             # frozen norms keep no normalised value
             size -= self.shape.layers * tokens * 2 * self.shape.hidden * (2 if self.arithmetic == "bf16" else 4)
