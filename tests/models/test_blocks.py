@@ -71,6 +71,15 @@ def test_a_block_does_not_grow_with_the_batch() -> None:
     assert max(sizes) == 1 << 19
 
 
+def test_blocks_of_one_length_share_their_mask() -> None:
+    layout = Packing((64,) * 100).layout(8, 2)
+    masks = [layout.mask(block, torch.float64) for block in layout.blocks]
+    assert len(masks) > 1
+    assert all(mask is masks[0] for mask in masks)
+    assert masks[0].dtype == torch.float64
+    assert torch.equal(masks[0].exp(), torch.ones(64, 64, dtype=torch.float64).tril().repeat(4, 1))
+
+
 def test_a_layout_is_made_once() -> None:
     packing = Packing((3, 4))
     assert packing.layout(4, 2) is packing.layout(4, 2) is not packing.layout(4, 4)

@@ -20,6 +20,12 @@ def test_what_follows_is_no_longer_than_the_sequences() -> None:
     assert row["position_ids"][0].tolist() == [0, 1, 2] * 704
 
 
+def test_positions_may_be_changed() -> None:
+    row = packed(torch.arange(5), [5])
+    row["position_ids"] += 1
+    assert row["packing"].positions.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_filled_up_rows_are_zeros_and_few() -> None:
     for n in (1, 13, 63, 64, 65, 500, 5000):
         rows = in_multiples(torch.ones(n, 2))

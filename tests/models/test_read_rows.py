@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from reftcli.models.attention import NAME, own_attention, takes_own_attention
+from reftcli.models.lora import add_lora
 from reftcli.models.packing import packed
 from reftcli.models.read_rows import reading_only, taken
 
@@ -73,6 +74,38 @@ def test_layers_that_are_run_again_are_left_alone() -> None:
     torch.testing.assert_close(again, gradients)
 
 
+def test_without_gradients_nothing_is_run_again() -> None:
+    model = llama().train()
+    model.gradient_checkpointing_enable()
+    seen = rows_seen_by(model.model.layers[-1].mlp.gate_proj)
+    with torch.no_grad(), own_attention(model), reading_only(model, READ):
+        model.base_model(**packed(IDS, LENGTHS), use_cache=False)
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("n", [0, 1, 70])
+def test_any_number_of_rows_in_any_order(n: int) -> None:
+    model, ids = llama(), torch.arange(100) % 50
+    rows = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:n]
+    with torch.no_grad(), own_attention(model):
+        expected = model.base_model(**packed(ids, [60, 40]), use_cache=False).last_hidden_state[0]
+        seen = rows_seen_by(model.model.layers[-1].mlp.gate_proj)
+        with reading_only(model, rows):
+            found = model.base_model(**packed(ids, [60, 40]), use_cache=False).last_hidden_state[0]
+    torch.testing.assert_close(found[rows], expected[rows], rtol=1e-10, atol=1e-12)
+    assert n <= seen[0] <= n * 33 / 32
+
+
+def test_layers_of_lora_are_spared_too() -> None:
+    model = llama()
+    add_lora(model, rank=2, alpha=2, seed=0)
+    (found, gradients), (expected, others) = (states_and_gradients(model, pruned) for pruned in (True, False))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert gradients.keys() == others.keys() != set()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[name], rtol=1e-9, atol=1e-12)
+
+
 def test_a_family_without_such_a_module_computes_all() -> None:
     model = OPTForCausalLM(
         OPTConfig(vocab_size=50, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4,
@@ -89,11 +122,22 @@ class MixesPositions(nn.Module):
         return states.cumsum(dim=1)
 
 
-def test_a_family_that_mixes_positions_there_is_found_out() -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_family_that_mixes_positions_there_is_found_out(checkpointing: bool) -> None:
     model = llama(torch.float32)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
     assert takes_own_attention(model)
     model.model.layers[-1].mlp = MixesPositions()
     assert not takes_own_attention(model)
+
+
+def test_a_network_that_is_called_otherwise_is_refused() -> None:
+    model = llama()
+    network, states = model.model.layers[-1].mlp, torch.zeros(2, 20, 32, dtype=torch.float64)
+    for wrong in (lambda: network(states), lambda: network(states[0]), lambda: network(x=states[:1])):
+        with pytest.raises(ValueError, match=r"mlp|unpack"), reading_only(model, READ):
+            wrong()
 
 
 def test_taken_rows_and_their_gradient() -> None:

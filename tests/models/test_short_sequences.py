@@ -58,7 +58,7 @@ def test_outputs_and_gradients_are_those_of_plain_attention(
 
 
 def test_it_is_what_the_library_computes_where_it_does_not_serve() -> None:
-    lengths, towards = (30, 25, 40), torch.randn(1, 95, 4, 8)
+    lengths, towards = (30, 25, 32), torch.randn(1, 87, 4, 8)
     states = random_states(lengths, 4, 2)
     found, _ = attention(torch.nn.Identity(), *states, None, packing=Packing(lengths))
     # A dropout that drops nothing takes the other way.
@@ -85,11 +85,41 @@ def test_only_some_gradients_may_be_wanted() -> None:
     assert torch.autograd.grad(found.sum(), key)[0].shape == key.shape
 
 
+@pytest.mark.parametrize("bad", range(3), ids=["query", "key", "value"])
+def test_what_is_no_number_stays_in_its_sequence(bad: int) -> None:
+    lengths = (16, 15, 14, 16)
+    states = random_states(lengths, 4, 2)
+    with torch.no_grad():
+        states[bad][0, :, 0] = torch.nan
+    found = attend_short_sequences(*states, Packing(lengths), None)
+    assert found[:, 16:].isfinite().all()
+    for gradient in torch.autograd.grad(found[:, 16:].sum(), states):
+        assert gradient[0, :, 16:].isfinite().all()
+
+
+def test_gradients_may_be_taken_twice() -> None:
+    states = random_states((5, 6), 4, 2)
+    found = attend_short_sequences(*states, Packing((5, 6)), None).sum()  # a gradient without memory of its own
+    first = torch.autograd.grad(found, states, retain_graph=True)
+    for one, other in zip(first, torch.autograd.grad(found, states), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_lengths_must_add_up() -> None:
+    with pytest.raises(ValueError, match="7 tokens are packed, not 11 queries, 11 keys"):
+        attend_short_sequences(*random_states((5, 6), 2, 2), Packing((3, 4)), None)
+
+
 def test_where_it_serves() -> None:
     states, short = random_states((5, 6), 2, 2), Packing((5, 6))
     assert takes_short_sequences(*states, short, 0.0)
     assert not takes_short_sequences(*states, short, 0.1)
-    assert not takes_short_sequences(*states, Packing((5, 193)), 0.0)
+    assert takes_short_sequences(*states, Packing((5, 32)), 0.0)  # heads of 8 elements
+    assert not takes_short_sequences(*states, Packing((5, 33)), 0.0)
+    wide = [torch.zeros(1, 2, 1, 64)] * 3
+    assert takes_short_sequences(*wide, Packing((5, 192)), 0.0)
+    assert not takes_short_sequences(*wide, Packing((5, 193)), 0.0)
+    assert not takes_short_sequences(*states[:2], states[2][..., :4], short, 0.0)
     assert not takes_short_sequences(*(x.bfloat16() for x in states), short, 0.0)
     assert not takes_short_sequences(states[0], states[1], states[2].bfloat16(), short, 0.0)
     assert not takes_short_sequences(*(x.to("meta") for x in states), short, 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reftcli.planning.activations import SHORT, Arithmetic, kept_of_layer, kept_per_layer
+from reftcli.planning.activations import SHORT, SHORT_PER_ELEMENT, Arithmetic, kept_of_layer, kept_per_layer
 from reftcli.planning.memory import memory_of
 from reftcli.planning.shapes import shape_from_config
 
@@ -64,16 +64,16 @@ def test_a_layer_keeps_what_the_table_says(config: dict[str, Any], arithmetic: A
 @pytest.mark.parametrize("config", [LLAMA, OPT, GPT2], ids=lambda c: c["model_type"])
 def test_short_sequences_keep_their_scores(config: dict[str, Any], live: ModuleType) -> None:
     key = LAYERS[config["model_type"]]
-    for tokens in (64, SHORT, SHORT + 8):
+    for tokens in (32, 64, 72):  # heads of 16 elements
         three, one = (kept_bytes(live, {**config, key: layers}, "fp32", tokens) for layers in (3, 1))
         planned = kept_of_layer(shape_from_config(config, "it"), 2, tokens, "fp32")
         assert planned == pytest.approx((three - one) / 2, rel=0.01)
 
 
 def test_short_is_what_attention_takes_for_short() -> None:
-    from reftcli.models.short_sequences import LONGEST
+    from reftcli.models.short_sequences import LONGEST, PER_ELEMENT
 
-    assert SHORT == LONGEST
+    assert (SHORT, SHORT_PER_ELEMENT) == (LONGEST, PER_ELEMENT)
 
 
 @dataclass(frozen=True)

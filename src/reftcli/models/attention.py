@@ -183,7 +183,7 @@ def takes_own_attention(model: PreTrainedModel) -> bool:
                 return False
             with reading_only(model, read):
                 found = model.base_model(**packed(ids, lengths), use_cache=False).last_hidden_state[0, read]
-    except (TypeError, ValueError, RuntimeError, AttributeError):
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
         model.set_attn_implementation(before)
         return False
     finally:

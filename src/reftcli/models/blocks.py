@@ -22,15 +22,13 @@ class Block:
 
     sequences: list[int]
     longest: int
-    mask: Tensor
-    """What to add to scores, [P L, L]: minus infinity where a token would see later ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
     """Which rows of [N heads, D] blocks are made of, ``into`` [R]; and which rows of blocks [R, D] those are, ``back``.
 
-    Shorter sequences are filled up at the end, with the first token of all.
+    Shorter sequences are filled up at the end, with their own last token: numbers that are not finite stay in theirs.
     """
 
     into: Tensor
@@ -46,10 +44,8 @@ class Layout:
 
     def __init__(self, lengths: Sequence[int], positions: npt.NDArray[np.int64], heads: int, groups: int) -> None:
         self.heads, self.groups, self.per = heads, groups, heads // groups
-        self.blocks = [
-            Block(sequences, lengths[sequences[0]], _causal(lengths[sequences[0]], self.per))
-            for sequences in _alike(lengths, heads)
-        ]
+        self.blocks = [Block(sequences, lengths[sequences[0]]) for sequences in _alike(lengths, heads)]
+        self._masks: dict[tuple[int, torch.dtype], Tensor] = {}
         self._lengths, self._positions = lengths, positions
         # Keys stand where queries do if each head has its own.
         self._places = {count: self._find_places(count) for count in {heads, groups}}
@@ -81,6 +77,16 @@ class Layout:
             ]
             start = end
 
+    def mask(self, block: Block, dtype: torch.dtype) -> Tensor:
+        """What to add to scores, [P L, L]: minus infinity where a token would see later ones."""
+        kind = (block.longest, dtype)
+        if kind not in self._masks:
+            later = torch.ones(block.longest, block.longest, dtype=torch.bool).triu(1)
+            self._masks[kind] = (
+                torch.zeros(later.shape, dtype=dtype).masked_fill_(later, -torch.inf).repeat(self.per, 1)
+            )
+        return self._masks[kind]
+
     def _find_places(self, heads: int) -> Places:
         per = heads // self.groups
         group, member = np.divmod(np.arange(heads), per)
@@ -91,8 +97,11 @@ class Layout:
             first[block.sequences] = rows + (matrix * per + member) * block.longest
             rows += heads * n * block.longest
         back = (np.repeat(first, self._lengths, axis=0) + self._positions[:, None]).ravel()
-        into = np.zeros(rows, np.int64)
-        into[back] = np.arange(len(back))
+        taken_from = np.zeros(rows, np.int64)
+        taken_from[back] = np.arange(len(back))
+        filled = np.zeros(rows, np.int64)
+        filled[back] = back
+        into = taken_from[np.maximum.accumulate(filled)]  # or from the last row before it that is a token
         return Places(torch.from_numpy(into), torch.from_numpy(back))
 
 
@@ -107,8 +116,3 @@ def _alike(lengths: Sequence[int], heads: int) -> list[list[int]]:
         else:
             blocks.append([place])
     return blocks
-
-
-def _causal(length: int, times: int) -> Tensor:
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
-    return torch.zeros(length, length).masked_fill_(later, -torch.inf).repeat(times, 1)

@@ -44,7 +44,7 @@ def packed(ids: Tensor, lengths: Sequence[int]) -> dict[str, Any]:
     """
     input_ids = in_multiples(ids)
     packing = Packing((*lengths, *_pieces(len(input_ids) - len(ids), max(lengths))))
-    positions = torch.from_numpy(packing.positions).to(ids.device)
+    positions = torch.tensor(packing.positions, device=ids.device)  # its own memory: a model may change it
     return {"input_ids": input_ids[None], "position_ids": positions[None], "packing": packing}
 
 

@@ -22,10 +22,12 @@ from reftcli.models.packing import in_multiples
 def reading_only(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
     """While it lasts, last hidden states are right at these positions [n] of a forward pass over one row, [1, N, H].
 
-    For families that keep this network in a module ``mlp`` of its own; `takes_own_attention` tries it. Nothing is
-    saved where the backward pass runs the layers again (gradient checkpointing): that is outside of this block.
+    The positions are different ones. For families that keep this network in a module ``mlp`` of its own;
+    `takes_own_attention` tries it. Nothing is saved where the backward pass runs the layers again (gradient
+    checkpointing): that is outside of this block.
     """
-    network = None if model.is_gradient_checkpointing else _last_feed_forward(model)
+    runs_again = model.is_gradient_checkpointing and torch.is_grad_enabled()
+    network = None if runs_again else _last_feed_forward(model)
     if network is None:
         yield
         return
@@ -33,6 +35,8 @@ def reading_only(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
 
     def take(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         states, *others = arguments
+        if states.dim() != 3 or len(states) != 1:
+            raise ValueError(f"the last layer's mlp is given {list(states.shape)}, not one row of hidden states")
         shape[:] = [states.shape]
         return in_multiples(taken(states[0], rows))[None], *others
 

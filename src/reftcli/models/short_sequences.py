@@ -15,15 +15,18 @@ from torch import Tensor
 from reftcli.models.blocks import Layout
 from reftcli.models.packing import Packing
 
-LONGEST = 192
-"""Tokens. At 250 the library is as fast, and the weights kept come near a layer's other activations."""
+LONGEST, PER_ELEMENT = 192, 4
+"""Tokens, and tokens for each element of a head. At 250 tokens the library is as fast; where heads are small, the
+weights that are kept would outgrow everything else that a layer keeps."""
 
 
 def takes_short_sequences(query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float) -> bool:
     """Whether `attend_short_sequences` serves: exact numbers on a CPU, short sequences, no dropout."""
+    size, longest = query.shape[-1], max(packing.lengths)
     exact = query.dtype in (torch.float32, torch.float64) and query.dtype == key.dtype == value.dtype
     on_cpu = query.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return exact and on_cpu and not dropout and max(packing.lengths) <= LONGEST
+    plain = key.shape[-1] == value.shape[-1] == size and not dropout
+    return exact and on_cpu and plain and longest <= min(LONGEST, PER_ELEMENT * size)
 
 
 def attend_short_sequences(
@@ -37,7 +40,12 @@ def attend_short_sequences(
 
     Returns:
         [1, N, H, D]
+
+    Raises:
+        ValueError: the lengths do not add up to N.
     """
+    if not query.shape[2] == key.shape[2] == value.shape[2] == sum(packing.lengths):
+        raise ValueError(f"{sum(packing.lengths)} tokens are packed, not {query.shape[2]} queries, {key.shape[2]} keys")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layout = packing.layout(query.shape[1], key.shape[1])
     by_token = (states.transpose(1, 2) for states in (query, key, value))
@@ -55,7 +63,7 @@ class _ShortSequences(torch.autograd.Function):
         outputs, weights = torch.empty_like(queries), []
         views = layout.matrices([queries, outputs], [keys, values])
         for block, (q, o, k, v) in zip(layout.blocks, views, strict=True):
-            scores = torch.baddbmm(block.mask.to(q.dtype), q, k.transpose(1, 2), alpha=scale)
+            scores = torch.baddbmm(layout.mask(block, q.dtype), q, k.transpose(1, 2), alpha=scale)
             w = torch.softmax(scores, dim=-1)
             torch.bmm(w, v, out=o)
             if kept:

@@ -49,8 +49,9 @@ _KEPT: Mapping[tuple[Family, Arithmetic], _Kept] = {
     ("codegen", "autocast"): _Kept(8, 6, 4, 10, scores=6),
     ("codegen", "bf16"): _Kept(8, 6, 4, 10, scores=6),
 }
-SHORT = 192
-"""Tokens up to which fp32 sequences attend by batched products, which keep every score; on CPUs (`reftcli.models`)."""
+SHORT, SHORT_PER_ELEMENT = 192, 4
+"""Tokens, and tokens for each element of a head, up to which fp32 sequences attend by batched products, which keep
+every score; on CPUs (`reftcli.models.short_sequences`)."""
 _LAYER_STATISTICS = 24
 """Bytes per token and layer for norms and the softmax's normaliser: too few to tell families apart."""
 _LOGPROB_ROWS = 128
@@ -85,13 +86,17 @@ def kept(
     """Bytes that a forward pass over ``rows`` sequences of ``tokens`` keeps for its backward pass, logits apart.
 
     With checkpointing: only the input of every layer. Without, the last layer's MLP runs only where the ``completion``
-    tokens of each sequence are predicted (`reftcli.models.read_rows`).
+    tokens of each sequence are predicted (`reftcli.models.read_rows`); 0: a classifier, whose layers run everywhere.
     """
     ends = rows * tokens * 2 * shape.hidden * stream(arithmetic)  # the last norm
     if checkpointing:
         return shape.layers * rows * tokens * shape.hidden * stream(arithmetic) + ends
-    spared = rows * (tokens - completion) * _mlp_kept(shape, arithmetic) if shape.family in ("llama", "gpt2") else 0
-    return shape.layers * kept_of_layer(shape, rows, tokens, arithmetic) + ends - spared
+    unread = tokens - completion if completion and shape.family in ("llama", "gpt2") else 0
+    return (
+        shape.layers * kept_of_layer(shape, rows, tokens, arithmetic)
+        + ends
+        - rows * unread * _mlp_kept(shape, arithmetic)
+    )
 
 
 def _mlp_kept(shape: ModelShape, arithmetic: Arithmetic) -> int:
@@ -101,7 +106,8 @@ def _mlp_kept(shape: ModelShape, arithmetic: Arithmetic) -> int:
 
 def kept_of_layer(shape: ModelShape, rows: int, tokens: int, arithmetic: Arithmetic) -> int:
     """Bytes that one layer keeps: what a checkpointed layer makes once more in the backward pass."""
-    of_a_pair = _KEPT[shape.family, arithmetic].scores or (4 if arithmetic == "fp32" and tokens <= SHORT else 0)
+    short = tokens <= min(SHORT, SHORT_PER_ELEMENT * shape.query_size // shape.heads)
+    of_a_pair = _KEPT[shape.family, arithmetic].scores or (4 if arithmetic == "fp32" and short else 0)
     return rows * tokens * kept_per_layer(shape, arithmetic) + of_a_pair * rows * shape.heads * tokens**2
 
 

@@ -27,8 +27,8 @@ from reftcli.training.ppo.logprobs import at_least_fp32, chunked_logprobs, entro
 class ScoringInput:
     """Rollouts as the network reads them: prompts with their completions, end to end.
 
-    ``input_ids``: [_L], ``lengths`` of the sequences sum to _L. ``predicts``: [_N] positions that predict a completion
-    token; ``targets``: [_N], those tokens.
+    ``input_ids``: [_L], ``lengths`` of the sequences sum to _L. ``predicts``: [_N] different positions that predict a
+    completion token; ``targets``: [_N], those tokens.
     """
 
     input_ids: Tensor
